@@ -1,0 +1,27 @@
+"""Every sampler by its short name, the same in Python, forms, recipes and on the command line."""
+
+from __future__ import annotations
+
+from studio.diffusion.flow import DormandPrince
+from studio.diffusion.grids import UniformTime
+from studio.diffusion.predictors import PREDICTORS
+from studio.diffusion.sampler import Sampler
+from studio.diffusion.stepping import PredictorCorrector, alone
+from studio.spec import family
+
+SAMPLERS = family(
+    Sampler,
+    {
+        "pc": PredictorCorrector,
+        **{name: alone(predictor) for name, predictor in PREDICTORS.items()},
+        "rk45": DormandPrince,
+    },
+)
+
+#: What a person starts from: name -> (label, sampler).
+PRESETS: dict[str, tuple[str, Sampler]] = {
+    "quick": ("Quick", SAMPLERS["dpm2m"](steps=20)),
+    "balanced": ("Balanced", PredictorCorrector(steps=100)),
+    "paper": ("Paper", PredictorCorrector(steps=1000, grid=UniformTime())),
+    "flow": ("Exact flow", DormandPrince()),
+}

@@ -1,0 +1,76 @@
+"""Correctors: steps of Langevin dynamics at one noise level, which mend what a predictor got wrong.
+
+Source: Song et al. 2021, algorithms 4 and 5. Norms are taken for each sample, not averaged over the
+batch as in the published code, so a picture does not depend on its batch-mates.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, ClassVar
+
+from studio.diffusion.score import Score, expand
+from studio.spec import family, option
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+
+@dataclass(frozen=True)
+class Corrector(ABC):
+    title: ClassVar[str] = "Corrector"
+
+    @property
+    def calls(self) -> int:
+        """Network calls a step."""
+        return 0
+
+    @abstractmethod
+    def correct(
+        self, score: Score, x: Tensor, t: Tensor, s: Tensor, draw: Callable[[int], Tensor]
+    ) -> Tensor:
+        """x at time t, nearer to the law of time t. `s` is the next time; draw(k) is unit noise."""
+
+
+@dataclass(frozen=True)
+class NoCorrector(Corrector):
+    """The predictor alone."""
+
+    title: ClassVar[str] = "None"
+
+    def correct(
+        self, score: Score, x: Tensor, t: Tensor, s: Tensor, draw: Callable[[int], Tensor]
+    ) -> Tensor:
+        return x
+
+
+@dataclass(frozen=True)
+class Langevin(Corrector):
+    """Langevin steps whose size keeps a set ratio of signal to noise. Sharpens; costs a call a step."""
+
+    title: ClassVar[str] = "Langevin"
+    snr: float = option(
+        0.16, label="Signal-to-noise", range=(0.001, 1.0), help="Larger moves further per step."
+    )
+    steps: int = option(1, label="Corrector steps", range=(1, 20), help="Langevin steps per level.")
+
+    @property
+    def calls(self) -> int:
+        return self.steps
+
+    def correct(
+        self, score: Score, x: Tensor, t: Tensor, s: Tensor, draw: Callable[[int], Tensor]
+    ) -> Tensor:
+        # (a_t / a_s)² is alpha_i = 1 - beta_i of discrete VP, 1 for VE, and defined for sub-VP.
+        alpha = score.sde.transition(s, t)[0] ** 2
+        for k in range(self.steps):
+            slope, z = score(x, t), draw(k)
+            ratio = z.flatten(1).norm(dim=1) / slope.flatten(1).norm(dim=1).clamp_min(1e-20)
+            size = 2 * alpha * (self.snr * ratio) ** 2
+            x = x + expand(size, x) * slope + expand((2 * size).sqrt(), x) * z
+        return x
+
+
+CORRECTORS = family(Corrector, {"langevin": Langevin, "none": NoCorrector})

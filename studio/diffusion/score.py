@@ -1,0 +1,224 @@
+"""A Score: the gradient of the log density of noised pictures, seen as score(x, t) of one SDE.
+
+This is the only place that knows what a network predicts. `Output` turns a network's answer into
+a score; everything else in the studio sees scores and denoised estimates only.
+
+Letters: as in sde.py; `y = x / a` is the picture plus noise of deviation sigma; `z` unit noise;
+`D` the denoised estimate E[x_0 | x_t]. They are one quantity in four coats:
+score = -z / s = (a D - x) / s².
+
+Sources: Song et al. 2021 (score); Ho et al. 2020 (noise); Salimans and Ho 2022 (v); Karras et al.
+2022, "Elucidating the Design Space of Diffusion-Based Generative Models", table 1 (preconditioning).
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable
+from dataclasses import dataclass, field, replace
+from typing import TYPE_CHECKING, ClassVar
+
+from studio.diffusion.sde import SDE
+from studio.errors import SpecError
+from studio.lazy import torch
+from studio.spec import family, option
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    #: A network: (input (B, C, H, W), noise label (B,), class index (B,) or None) -> (B, C, H, W).
+    Network = Callable[[Tensor, Tensor, Tensor | None], Tensor]
+    Function = Callable[[Tensor, Tensor], Tensor]
+
+
+def expand(v: Tensor, x: Tensor) -> Tensor:
+    """v of shape (B,), reshaped to broadcast against x of shape (B, ...)."""
+    return v.reshape(-1, *[1] * (x.ndim - 1))
+
+
+@dataclass(frozen=True)
+class Score:
+    """score(x, t): x (B, C, H, W) in `value_range`, t (B,) in [eps, 1] -> (B, C, H, W)."""
+
+    fn: Function
+    sde: SDE
+    shape: tuple[int, int, int]  # C, H, W
+    value_range: tuple[float, float] = (-1.0, 1.0)
+    classes: tuple[str, ...] = ()
+    conditional: Callable[[Tensor], Function] | None = field(default=None, compare=False)
+
+    @staticmethod
+    def from_function(
+        fn: Function,
+        sde: SDE,
+        shape: tuple[int, int, int],
+        value_range: tuple[float, float] = (-1.0, 1.0),
+    ) -> Score:
+        """An analytic score: fn(x, t) -> score."""
+        return Score(fn, sde, shape, value_range)
+
+    def __call__(self, x: Tensor, t: Tensor) -> Tensor:
+        return self.fn(x, t)
+
+    def denoised(self, x: Tensor, t: Tensor) -> Tensor:
+        """The mean of all pictures that x (B, C, H, W) at time t (B,) may come from (Tweedie)."""
+        return self.tweedie(x, t, self(x, t))
+
+    def tweedie(self, x: Tensor, t: Tensor, score: Tensor) -> Tensor:
+        """The denoised estimate that belongs to a score already computed at (x, t)."""
+        a, s = self.sde.marginal(t)
+        return (x + expand(s**2, x) * score) / expand(a, x)
+
+    def labelled(self, labels: Tensor) -> Score:
+        """The score of pictures of the classes `labels` (B,); index -1 means any class.
+
+        Raises SpecError if the model has no class input, or an index does not exist.
+        """
+        if self.conditional is None:
+            raise SpecError("This model was trained without classes.", "Leave the class free.")
+        if bool(((labels < -1) | (labels >= len(self.classes))).any()):
+            raise SpecError(f"This model has the classes {', '.join(self.classes)}.")
+        return replace(self, fn=self.conditional(labels), conditional=None)
+
+
+@dataclass(frozen=True)
+class Output(ABC):
+    """What a network predicts, and how it is fed. `noise` is its answer as unit noise z."""
+
+    title: ClassVar[str] = "Output"
+
+    @abstractmethod
+    def noise(self, net: Network, x: Tensor, t: Tensor, y: Tensor | None, sde: SDE) -> Tensor:
+        """The estimate of z in x = a x_0 + s z, shape of x."""
+
+    def score(self, net: Network, x: Tensor, t: Tensor, y: Tensor | None, sde: SDE) -> Tensor:
+        """The estimate of the score of x_t."""
+        return -self.noise(net, x, t, y, sde) / expand(sde.marginal(t)[1], x)
+
+
+def noise_label(sde: SDE, t: Tensor) -> Tensor:
+    """What our networks are told about the noise level, (B,): ln(sigma) / 4, for any SDE."""
+    return torch.log(sde.sigma(t)) / 4
+
+
+def _unit_input(x: Tensor, t: Tensor, sde: SDE, sigma_data: float) -> Tensor:
+    """x scaled to variance one for data of deviation sigma_data."""
+    a, s = sde.marginal(t)
+    return x / expand(torch.sqrt((a * sigma_data) ** 2 + s**2), x)
+
+
+@dataclass(frozen=True)
+class NoiseOutput(Output):
+    """The network answers with the noise z."""
+
+    title: ClassVar[str] = "Noise"
+    sigma_data: float = option(
+        0.5, label="σ data", range=(0.01, 10), help="Spread of the pictures."
+    )
+
+    def noise(self, net: Network, x: Tensor, t: Tensor, y: Tensor | None, sde: SDE) -> Tensor:
+        return net(_unit_input(x, t, sde, self.sigma_data), noise_label(sde, t), y)
+
+
+@dataclass(frozen=True)
+class ScoreOutput(Output):
+    """The network answers with the score itself."""
+
+    title: ClassVar[str] = "Score"
+    sigma_data: float = option(
+        0.5, label="σ data", range=(0.01, 10), help="Spread of the pictures."
+    )
+
+    def noise(self, net: Network, x: Tensor, t: Tensor, y: Tensor | None, sde: SDE) -> Tensor:
+        score = net(_unit_input(x, t, sde, self.sigma_data), noise_label(sde, t), y)
+        return -score * expand(sde.marginal(t)[1], x)
+
+
+@dataclass(frozen=True)
+class PictureOutput(Output):
+    """The network answers with the clean picture x_0."""
+
+    title: ClassVar[str] = "Picture"
+    sigma_data: float = option(
+        0.5, label="σ data", range=(0.01, 10), help="Spread of the pictures."
+    )
+
+    def noise(self, net: Network, x: Tensor, t: Tensor, y: Tensor | None, sde: SDE) -> Tensor:
+        clean = net(_unit_input(x, t, sde, self.sigma_data), noise_label(sde, t), y)
+        a, s = sde.marginal(t)
+        return (x - expand(a, x) * clean) / expand(s, x)
+
+
+@dataclass(frozen=True)
+class VelocityOutput(Output):
+    """The network answers with v = cos φ z - sin φ x_0, where tan φ = sigma."""
+
+    title: ClassVar[str] = "Velocity"
+    sigma_data: float = option(
+        0.5, label="σ data", range=(0.01, 10), help="Spread of the pictures."
+    )
+
+    def noise(self, net: Network, x: Tensor, t: Tensor, y: Tensor | None, sde: SDE) -> Tensor:
+        v = net(_unit_input(x, t, sde, self.sigma_data), noise_label(sde, t), y)
+        a, s = sde.marginal(t)
+        # With r = √(a² + s²): x / r = cos φ x_0 + sin φ z, hence z = sin φ x / r + cos φ v.
+        r = torch.sqrt(a**2 + s**2)
+        return expand(s / r**2, x) * x + expand(a / r, x) * v
+
+
+@dataclass(frozen=True)
+class Preconditioned(Output):
+    """EDM's choice: input, skip and output scaled so that the network always works on unit variance.
+
+    Written in y = x / a and sigma = s / a, so it serves every SDE:
+    D = c_skip y + c_out net(c_in y, ln(sigma) / 4).
+    """
+
+    title: ClassVar[str] = "Preconditioned (EDM)"
+    sigma_data: float = option(
+        0.5, label="σ data", range=(0.01, 10), help="Spread of the pictures."
+    )
+
+    def noise(self, net: Network, x: Tensor, t: Tensor, y: Tensor | None, sde: SDE) -> Tensor:
+        a, s = sde.marginal(t)
+        sigma, d = s / a, self.sigma_data
+        total = torch.sqrt(sigma**2 + d**2)
+        answer = net(x / expand(a * total, x), noise_label(sde, t), y)
+        # z = (y - D) / sigma with the difference of 1 and c_skip taken by hand: exact at small sigma.
+        return expand(sigma / (a * total**2), x) * x - expand(d / total, x) * answer
+
+
+OUTPUTS = family(
+    Output,
+    {
+        "noise": NoiseOutput,
+        "score": ScoreOutput,
+        "picture": PictureOutput,
+        "velocity": VelocityOutput,
+        "edm": Preconditioned,
+    },
+)
+
+
+def network_score(
+    net: Network,
+    output: Output,
+    sde: SDE,
+    shape: tuple[int, int, int],
+    value_range: tuple[float, float] = (-1.0, 1.0),
+    classes: tuple[str, ...] = (),
+) -> Score:
+    """The Score of a trained network. A network with classes is told "any class" unless labelled."""
+
+    def conditional(labels: Tensor | None) -> Function:
+        def fn(x: Tensor, t: Tensor) -> Tensor:
+            y = None
+            if classes:
+                y = x.new_full((len(x),), -1, dtype=torch.long) if labels is None else labels
+            return output.score(net, x, t, y, sde)
+
+        return fn
+
+    return Score(
+        conditional(None), sde, shape, value_range, classes, conditional if classes else None
+    )

@@ -1,0 +1,27 @@
+"""An exponential moving average of a network's weights: what is sampled with and what is shipped."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+
+
+class Ema:
+    """Follows the weights of `net`, slowly. Early on it follows faster, so it is never mostly noise."""
+
+    def __init__(self, net: nn.Module, rate: float) -> None:
+        self.rate = rate
+        self._net = net
+        self.shadow = {k: v.detach().clone() for k, v in net.state_dict().items()}
+
+    @torch.no_grad()
+    def update(self, step: int) -> None:
+        """Move towards the weights after training step `step` (from 1)."""
+        rate = min(self.rate, (1 + step) / (10 + step))
+        current = self._net.state_dict()
+        pairs = [(s, current[k]) for k, s in self.shadow.items() if s.is_floating_point()]
+        torch._foreach_lerp_([s for s, _ in pairs], [c for _, c in pairs], 1 - rate)
+
+    def load(self, state: dict[str, Tensor]) -> None:
+        for key, value in self.shadow.items():
+            value.copy_(state[key])

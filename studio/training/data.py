@@ -1,0 +1,186 @@
+"""Pictures to train on: a folder, an image pack, or a pack of parts from which pictures are composed.
+
+An image pack is a plain .npz (read without pickle): `meta` (JSON), `blob` with encoded chunks,
+`offsets`, `counts`, `labels`. Its chunks are lossless WebP or JPEG stacks, or xz of raw pixels.
+"""
+
+from __future__ import annotations
+
+import colorsys
+import io
+import json
+import lzma
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from PIL import Image, ImageOps, UnidentifiedImageError
+
+from studio.errors import DataError
+
+Report = Callable[[int, int], None]
+"""Called with (done, total) now and then."""
+
+_LARGEST_PACK = 2**31  # bytes of decoded pixels
+_SUFFIXES = {".png", ".jpg", ".jpeg", ".webp", ".bmp", ".gif", ".tif", ".tiff", ".ppm", ".avif"}
+
+
+@dataclass(frozen=True)
+class Pictures:
+    """uint8 pixels (N, H, W, C), class indices int64 (N,) with -1 for none, the classes' names."""
+
+    pixels: np.ndarray
+    labels: np.ndarray
+    classes: tuple[str, ...] = ()
+    skipped: tuple[tuple[str, str], ...] = ()  # (file, reason)
+
+    def __len__(self) -> int:
+        return len(self.pixels)
+
+
+def load(
+    path: Path, size: int, count: int, seed: int, report: Report = lambda *_: None
+) -> Pictures:
+    """The pictures at `path`, `size` pixels square.
+
+    A pack of parts gives `count` fresh compositions; a folder or pack of pictures is taken whole.
+    Raises DataError if there is nothing to train on.
+    """
+    if path.is_dir():
+        return read_folder(path, size, report)
+    pixels, labels, meta = read_pack(path)
+    if meta["channels"] == 4:
+        return compose(pixels, labels, meta["classes"], size, count, seed, report)
+    if pixels.shape[1:3] != (size, size):
+        squares = [_square(Image.fromarray(p.squeeze()), size) for p in pixels]
+        pixels = np.stack([np.asarray(s).reshape(size, size, -1) for s in squares])
+    return Pictures(pixels, labels.astype(np.int64), tuple(meta["classes"]))
+
+
+def read_folder(folder: Path, size: int, report: Report = lambda *_: None) -> Pictures:
+    """Every picture below `folder`, upright, centre-cropped to a square and scaled.
+
+    The first level of sub-folders names the classes, if every picture lies in one.
+    """
+    files = sorted(p for p in folder.rglob("*") if p.suffix.lower() in _SUFFIXES and p.is_file())
+    files = [
+        p for p in files if not any(part.startswith(".") for part in p.relative_to(folder).parts)
+    ]
+    pixels, kept, skipped = [], [], []
+    for done, path in enumerate(files):
+        try:
+            with Image.open(path) as image:
+                upright = ImageOps.exif_transpose(image).convert("RGB")
+            pixels.append(np.asarray(_square(upright, size)))
+            kept.append(path.relative_to(folder).parts)
+        except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
+            reason = "not a picture" if isinstance(error, UnidentifiedImageError) else str(error)
+            skipped.append((path.name, reason))
+        report(done + 1, len(files))
+    if not pixels:
+        raise DataError(f"No picture in {folder} can be read.", "Choose a folder with pictures.")
+    tops = sorted({parts[0] for parts in kept})
+    named = len(tops) > 1 and all(len(parts) > 1 for parts in kept)
+    labels = [tops.index(parts[0]) if named else -1 for parts in kept]
+    classes = tuple(tops) if named else ()
+    return Pictures(np.stack(pixels), np.array(labels, np.int64), classes, tuple(skipped))
+
+
+def _square(image: Image.Image, size: int) -> Image.Image:
+    return ImageOps.fit(image, (size, size), Image.Resampling.LANCZOS)
+
+
+def read_pack(path: Path) -> tuple[np.ndarray, np.ndarray, dict[str, Any]]:
+    """(uint8 pixels (N, H, W, C), int16 labels (N,), meta). Raises DataError on a bad file."""
+    try:
+        with np.load(path, allow_pickle=False) as pack:
+            meta = json.loads(str(pack["meta"]))
+            blob, offsets = pack["blob"], pack["offsets"]
+            counts, labels = pack["counts"], pack["labels"]
+        n, h, w, c = (int(meta[k]) for k in ("count", "height", "width", "channels"))
+        if min(n, h, w) < 1 or c not in (1, 3, 4) or n * h * w * c > _LARGEST_PACK:
+            raise ValueError("its sizes are impossible")
+        if counts.sum() != n or len(labels) != n or len(offsets) != len(counts) + 1:
+            raise ValueError("its counts disagree")
+        pixels = np.empty((n, h, w, c), np.uint8)
+        first = 0
+        for i, k in enumerate(counts):
+            raw = blob[offsets[i] : offsets[i + 1]].tobytes()
+            pixels[first : first + k] = _decode(raw, meta["codec"], c).reshape(k, h, w, c)
+            first += k
+        meta["classes"] = [str(name) for name in meta.get("classes") or []]
+        return pixels, labels, meta
+    except FileNotFoundError as error:
+        raise DataError(f"There is nothing at {path}.") from error
+    except (OSError, ValueError, KeyError, TypeError, lzma.LZMAError, EOFError) as error:
+        raise DataError(
+            f"{path.name} is not an image pack we can read: {error}",
+            "Give a folder of pictures, or a pack (.npz).",
+        ) from error
+
+
+def _decode(raw: bytes, codec: str, channels: int) -> np.ndarray:
+    if codec == "xz":
+        return np.frombuffer(lzma.decompress(raw), np.uint8)
+    mode = {1: "L", 3: "RGB", 4: "RGBA"}[channels]
+    return np.asarray(Image.open(io.BytesIO(raw)).convert(mode))
+
+
+def compose(
+    parts: np.ndarray,
+    groups: np.ndarray,
+    names: list[str],
+    size: int,
+    count: int,
+    seed: int,
+    report: Report = lambda *_: None,
+) -> Pictures:
+    """`count` compositions from parts (P, H, W, 4), classes in turn, each on a pastel gradient.
+
+    The group of a part is named "species/colour/layer". One colour is drawn, then one part of each
+    of its layers, laid over each other in the order of the layers' names.
+    """
+    layers = _layers(groups, names)
+    species = sorted(layers)
+    if not species:
+        raise DataError("The parts in this pack are not named species/colour/layer.")
+    colour = parts[..., :3].astype(np.float32) * (parts[..., 3:] / np.float32(255))
+    cover = 1 - parts[..., 3:] / np.float32(255)
+    rng = np.random.default_rng(seed)
+    pixels = np.empty((count, size, size, 3), np.uint8)
+    for i in range(count):
+        palettes = layers[species[i % len(species)]]
+        palette = palettes[sorted(palettes)[rng.integers(len(palettes))]]
+        canvas = _gradient(parts.shape[1], parts.shape[2], rng)
+        for layer in sorted(palette):
+            part = palette[layer][rng.integers(len(palette[layer]))]
+            canvas = canvas * cover[part] + colour[part]
+        full = Image.fromarray(canvas.clip(0, 255).round().astype(np.uint8))
+        pixels[i] = np.asarray(full.resize((size, size), Image.Resampling.LANCZOS))
+        if i % 1000 == 999:
+            report(i + 1, count)
+    labels = np.arange(count, dtype=np.int64) % len(species)
+    return Pictures(pixels, labels, tuple(species))
+
+
+def _layers(groups: np.ndarray, names: list[str]) -> dict[str, dict[str, dict[str, list[int]]]]:
+    tree: dict[str, dict[str, dict[str, list[int]]]] = {}
+    for index, group in enumerate(groups):
+        parts = names[group].split("/") if 0 <= group < len(names) else []
+        if len(parts) == 3:
+            species, colour, layer = parts
+            tree.setdefault(species, {}).setdefault(colour, {}).setdefault(layer, []).append(index)
+    return tree
+
+
+def _gradient(height: int, width: int, rng: np.random.Generator) -> np.ndarray:
+    """A pastel background of one of twelve hues, slightly varied, a little deeper at the bottom."""
+    hue = (rng.integers(12) / 12 + rng.uniform(-0.02, 0.02)) % 1
+    top, bottom = (
+        255 * np.array(colorsys.hsv_to_rgb(hue, saturation, value), np.float32)
+        for saturation, value in ((0.16, 1.0), (0.34, 0.93))
+    )
+    down = np.linspace(0, 1, height, dtype=np.float32)[:, None, None]
+    return np.broadcast_to((1 - down) * top + down * bottom, (height, width, 3))

@@ -1,0 +1,279 @@
+"""Training by denoising score matching, as a generator of TrainSteps.
+
+Everything random in step n is drawn from (seed, n), so a run that was stopped, killed or moved goes
+on as if nothing had happened. Two files are kept: the model (averaged weights, what everyone uses)
+and `resume.safetensors` (weights, average and Adam's moments, what only a resumed run needs).
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from studio import spec
+from studio.diffusion import pictures
+from studio.diffusion.objectives import LogNormal, Objective, denoising_loss
+from studio.diffusion.score import Output, Preconditioned, Score
+from studio.diffusion.sde import SDE, VPSDE
+from studio.errors import DataError, SpecError, StudioError
+from studio.lazy import torch
+from studio.paths import atomic
+from studio.spec import option
+from studio.weights import checkpoint
+from studio.weights.checkpoint import ModelInfo
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from studio.training.data import Pictures
+
+RESUME = "resume.safetensors"
+
+
+@dataclass(frozen=True)
+class Training:
+    """A training plan. What the network looks like, what it learns, and for how long."""
+
+    size: int = option(32, label="Size", range=(8, 1024), help="Pixels on a side.")
+    sde: SDE = option(VPSDE, label="Noising", help="How pictures become noise.")
+    output: Output = option(Preconditioned, label="Network predicts")
+    objective: Objective = option(LogNormal, label="Objective")
+    network: str = "unet"
+    channels: tuple[int, ...] = (64, 128, 128)
+    blocks: tuple[int, ...] = (2, 2, 2)
+    attention: tuple[int, ...] = ()
+    embedding: int = option(128, range=(16, 2048))
+    patch: int = option(2, label="Folded pixels", range=(1, 8), help="2 suits a CPU.")
+    top: int = option(24, label="Thin top stage", range=(0, 256), help="Channels at full size.")
+    dropout: float = option(0.0, label="Dropout", range=(0, 0.9))
+    steps: int = option(20_000, label="Steps", range=(1, 10**8))
+    batch: int = option(64, label="Batch", range=(1, 65536))
+    accumulate: int = option(1, label="Accumulate", range=(1, 1024), help="Parts of a batch.")
+    rate: float = option(8e-4, label="Learning rate", range=(1e-7, 1), log=True)
+    warmup: int = option(500, label="Warm-up steps", range=(0, 10**6))
+    cooldown: float = option(
+        0.3, label="Cool-down", range=(0, 1), help="Share of steps at the end."
+    )
+    clip: float = option(1.0, label="Gradient clip", range=(1e-3, 1e6))
+    ema: float = option(0.999, label="Averaging", range=(0, 0.99999))
+    flips: bool = option(False, label="Mirror", help="Learn each picture mirrored as well.")
+    label_dropout: float = option(0.15, label="Class dropout", range=(0, 1))
+    precision: str = option("bf16", label="Precision", choices=("bf16", "fp32"))
+    compiled: bool = option(False, label="Compile", help="Slow start, faster steps.")
+    seed: int = option(0, label="Seed", range=(0, 2**31))
+
+
+#: What may change when a run is resumed.
+_MAY_CHANGE = {"steps", "rate", "warmup", "cooldown", "clip", "precision", "compiled", "accumulate"}
+
+
+@dataclass(frozen=True)
+class TrainStep:
+    """After a step: how far, the loss of its batch, pictures a second so far, what was saved."""
+
+    step: int
+    total: int
+    loss: float
+    speed: float
+    saved: Path | None = None
+
+
+class Trainer:
+    """The state of one run: network, optimizer, average, step."""
+
+    def __init__(self, plan: Training, data: Pictures, folder: Path, device: str = "cpu") -> None:
+        spec.check(plan)
+        if plan.batch % plan.accumulate:
+            raise SpecError("The batch must divide into its accumulated parts.")
+        if len(data) < 2:
+            raise DataError("Training needs at least two pictures.")
+        from studio.networks.catalog import build
+        from studio.networks.ema import Ema
+
+        self.plan, self.folder, self.device = plan, folder, device
+        self.info = _info(plan, data)
+        torch.manual_seed(plan.seed)
+        self.net = build(plan.network, self.info.options).to(device).train()
+        self.net = self.net.to(memory_format=torch.channels_last)
+        self.ema = Ema(self.net, plan.ema)
+        self.optimizer = torch.optim.Adam(self.net.parameters(), lr=plan.rate, fused=True)
+        self.step = 0
+        self._call = torch.compile(self.net) if plan.compiled else self.net
+        self._pixels = torch.from_numpy(data.pixels).to(device)
+        self._labels = torch.from_numpy(data.labels).to(device) if data.classes else None
+        self._order: tuple[int, np.ndarray] = (-1, np.empty(0))
+        if (folder / RESUME).exists():
+            self._resume(folder / RESUME)
+
+    # -- one step ---------------------------------------------------------------------------------
+
+    def advance(self) -> Tensor:
+        """One optimizer step; the mean loss of its batch, on the device.
+
+        Raises StudioError when the loss is no longer finite; the last save stays good.
+        """
+        plan, generator = self.plan, torch.Generator()
+        generator.manual_seed(plan.seed * 2_654_435_761 + self.step)
+        x, y = self._batch(generator)
+        for group in self.optimizer.param_groups:
+            group["lr"] = self._learning_rate()
+        total = torch.zeros((), device=self.device)
+        with torch.enable_grad():
+            for part, labels in zip(x.chunk(plan.accumulate), _chunks(y, plan.accumulate)):
+                with torch.autocast(
+                    torch.device(self.device).type, torch.bfloat16, plan.precision == "bf16"
+                ):
+                    losses, _ = denoising_loss(
+                        self._call, plan.output, plan.sde, plan.objective, part, labels, generator
+                    )
+                loss = losses.mean() / plan.accumulate
+                loss.backward()
+                total += loss.detach()
+        norm = torch.nn.utils.clip_grad_norm_(self.net.parameters(), plan.clip)
+        if not bool(torch.isfinite(norm)):
+            raise StudioError(
+                f"Training lost its footing at step {self.step + 1}: the loss is not a number.",
+                "Resume from the last save with half the learning rate.",
+            )
+        self.optimizer.step()
+        self.optimizer.zero_grad(set_to_none=True)
+        self.step += 1
+        self.ema.update(self.step)
+        return total
+
+    def _learning_rate(self) -> float:
+        plan, n = self.plan, self.step
+        cool = max(1, round(plan.steps * plan.cooldown))
+        return plan.rate * min(1.0, (n + 1) / max(1, plan.warmup), max(0, plan.steps - n) / cool)
+
+    def _batch(self, generator: torch.Generator) -> tuple[Tensor, Tensor | None]:
+        plan, count = self.plan, len(self._pixels)
+        places = np.arange(self.step * plan.batch, (self.step + 1) * plan.batch)
+        chosen = torch.from_numpy(
+            np.array([self._shuffled(int(e))[i] for e, i in zip(*divmod(places, count))])
+        ).to(self.device)
+        x = pictures.to_state(self._pixels[chosen], self.info.value_range, self.device)
+        if plan.flips:
+            mirrored = torch.rand(len(x), generator=generator).to(x.device) < 0.5
+            x = torch.where(mirrored[:, None, None, None], x.flip(3), x)
+        x = x.contiguous(memory_format=torch.channels_last)
+        if self._labels is None:
+            return x, None
+        free = torch.rand(len(x), generator=generator).to(x.device) < plan.label_dropout
+        return x, torch.where(free, -1, self._labels[chosen])
+
+    def _shuffled(self, epoch: int) -> np.ndarray:
+        if self._order[0] != epoch:
+            rng = np.random.default_rng((self.plan.seed, epoch))
+            self._order = epoch, rng.permutation(len(self._pixels))
+        return self._order[1]
+
+    # -- what is kept -----------------------------------------------------------------------------
+
+    def score(self) -> Score:
+        """The averaged model as it is now, for previews."""
+        from studio.networks.catalog import build
+
+        net = build(self.info.network, self.info.options)
+        net.load_state_dict(self.ema.shadow)
+        return checkpoint.score_of(net.to(self.device).eval().requires_grad_(False), self.info)
+
+    def save(self) -> Path:
+        """Write the model and the resume file. Each is replaced as a whole or not at all."""
+        info = replace(self.info, steps=self.step)
+        half = {k: v.half() if v.is_floating_point() else v for k, v in self.ema.shadow.items()}
+        tensors = {f"net.{k}": v for k, v in self.net.state_dict().items()}
+        tensors |= {f"ema.{k}": v for k, v in self.ema.shadow.items()}
+        names = [name for name, _ in self.net.named_parameters()]
+        for i, state in self.optimizer.state_dict()["state"].items():
+            tensors |= {f"adam.{names[i]}.{k}": state[k] for k in ("exp_avg", "exp_avg_sq")}
+        plan = json.dumps({"plan": spec.to_dict(self.plan), "step": self.step})
+        checkpoint.write_tensors(self.folder / RESUME, tensors, {"training": plan})
+        path = checkpoint.save(self.folder, info, half)
+        with atomic(self.folder / "recipe.json") as temporary:
+            temporary.write_text(json.dumps(spec.to_dict(self.plan), indent=1), encoding="utf-8")
+        return path
+
+    def _resume(self, path: Path) -> None:
+        metadata = checkpoint._read_header(path).get("__metadata__", {})
+        try:
+            kept = json.loads(metadata["training"])
+            before, step = spec.from_dict(Training, kept["plan"]), int(kept["step"])
+        except (KeyError, ValueError, TypeError, SpecError) as error:
+            raise DataError(f"{path.name} is not a run that can be resumed: {error}") from error
+        same = {f: getattr(before, f) for f in _MAY_CHANGE}
+        if replace(self.plan, **same) != before:
+            raise SpecError(
+                f"“{self.folder.name}” was begun with another plan.",
+                "Give the same settings, or another name with --out.",
+            )
+        tensors = checkpoint.read_tensors(path)
+        self.net.load_state_dict(_under("net.", tensors))
+        self.ema.load(_under("ema.", tensors))
+        moments = _under("adam.", tensors)
+        for name, parameter in self.net.named_parameters():
+            if f"{name}.exp_avg" in moments:
+                self.optimizer.state[parameter] = {
+                    "step": torch.tensor(float(step)),
+                    "exp_avg": moments[f"{name}.exp_avg"].to(parameter),
+                    "exp_avg_sq": moments[f"{name}.exp_avg_sq"].to(parameter),
+                }
+        self.step = step
+
+
+def train(trainer: Trainer, save_seconds: float = 60.0) -> Iterator[TrainStep]:
+    """Train to the end of the plan. Saves every `save_seconds` and when it ends or is closed."""
+    begun, first, saved_at = time.monotonic(), trainer.step, time.monotonic()
+    unsaved = False
+    try:
+        while trainer.step < trainer.plan.steps:
+            loss = float(trainer.advance())
+            unsaved, now, saved = True, time.monotonic(), None
+            if now - saved_at > save_seconds:
+                saved, saved_at, unsaved = trainer.save(), time.monotonic(), False
+            speed = (trainer.step - first) * trainer.plan.batch / max(1e-9, now - begun)
+            yield TrainStep(trainer.step, trainer.plan.steps, loss, speed, saved)
+        if unsaved:
+            unsaved = False
+            path = trainer.save()
+            yield TrainStep(trainer.step, trainer.plan.steps, math.nan, 0.0, path)
+    except StudioError:
+        unsaved = False  # the last good save must not be replaced
+        raise
+    finally:
+        if unsaved:
+            trainer.save()
+
+
+def _info(plan: Training, data: Pictures) -> ModelInfo:
+    colours = data.pixels.shape[3]
+    options: dict[str, Any] = {
+        "size": plan.size,
+        "colours": colours,
+        "channels": list(plan.channels),
+        "blocks": list(plan.blocks),
+        "attention": list(plan.attention),
+        "patch": plan.patch,
+        "top": plan.top,
+        "embedding": plan.embedding,
+        "classes": len(data.classes),
+        "dropout": plan.dropout,
+    }
+    return ModelInfo(
+        plan.sde, plan.output, plan.network, options, plan.size, colours, classes=data.classes
+    )
+
+
+def _chunks(y: Tensor | None, parts: int) -> list[Any]:
+    return [None] * parts if y is None else list(y.chunk(parts))
+
+
+def _under(prefix: str, tensors: dict[str, Tensor]) -> dict[str, Tensor]:
+    return {k.removeprefix(prefix): v for k, v in tensors.items() if k.startswith(prefix)}
