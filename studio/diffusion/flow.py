@@ -36,6 +36,7 @@ _A = (
 _E = (71 / 57600, 0, -71 / 16695, 71 / 1920, -17253 / 339200, 22 / 525, -1 / 40)
 
 _MOST_STEPS = 5_000
+_SHORTEST = 1e-6  # far below any step that a score network needs
 
 
 def flow(score: Score, x: Tensor, t: Tensor) -> Tensor:
@@ -81,6 +82,7 @@ class DormandPrince(Sampler):
         noise: Noise,
         condition: Condition = FREE,
         start: Tensor | None = None,
+        begin: float = 1.0,
         resume: Step | None = None,
     ) -> Iterator[Step]:
         spec.check(self)
@@ -89,29 +91,34 @@ class DormandPrince(Sampler):
                 "A solver that chooses its own steps cannot hold pixels in place.",
                 "Choose a sampler with fixed steps.",
             )
+        if resume is not None and resume.finished:
+            yield resume
+            return
         counted = Counted(score)
         guided = condition.guide(counted.score)
-        eps = score.sde.eps
         if resume is None:
             x = noise.start() * score.sde.prior_std if start is None else start
-            t, h = x.new_ones(len(x)), x.new_full((len(x),), 0.01)
+            t, h = x.new_full((len(x),), begin), x.new_full((len(x),), 0.01)
             slope, index = flow(guided, x, t), 0
         else:
             counted.calls, index, x = resume.nfe, resume.index, resume.x
             t, h, slope = (resume.memory[k] for k in ("t", "h", "slope"))
-        farthest = float(t.max())
+        # As the state's precision has it, or a float32 time that stands at eps is never there.
+        farthest, eps = float(t.max()), float(t.new_tensor(score.sde.eps))
         while farthest > eps:
             index += 1
+            before = t
             x, t, h, slope, clean = self._attempt(guided, x, t, h, slope, eps)
             farthest = float(t.max())
-            if index >= _MOST_STEPS or not bool(torch.isfinite(h).all()):
+            stuck = (t == before) & (t > eps) & (h <= _SHORTEST)
+            if index >= _MOST_STEPS or bool(stuck.any()):
                 raise SolverError(
                     f"The flow is too stiff at t = {farthest:.3g}: its steps became too small.",
                     "Loosen the tolerances.",
                 )
             memory = {"t": t, "h": h, "slope": slope}
             # How many steps are to come is a guess from the way done: noise times fall about evenly.
-            total = index + max(1, round(index * (farthest - eps) / max(1e-3, 1 - farthest)))
+            total = index + max(1, round(index * (farthest - eps) / max(1e-3, begin - farthest)))
             yield Step(index, total, farthest, x, clean, counted.calls, memory)
         yield finish(guided, x, eps, index, counted, condition, noise)
 
@@ -136,8 +143,8 @@ class DormandPrince(Sampler):
         taken = expand(good, x)
         x, slope = torch.where(taken, y, x), torch.where(taken, stages[-1], slope)
         t = torch.where(good, (t - h).clamp_min(eps), t)
-        # 1e-6 is far below any step a score network needs, and keeps an arrived sample's h positive.
-        h = (h * factor).clamp_min(1e-6)
+        # The bound also keeps an arrived sample's h positive.
+        h = (h * factor).clamp_min(_SHORTEST)
         return x, t, h, slope, self._estimate(score, x, t, slope)
 
     @staticmethod

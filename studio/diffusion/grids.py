@@ -21,8 +21,8 @@ class Grid(ABC):
     title: ClassVar[str] = "Grid"
 
     @abstractmethod
-    def times(self, sde: SDE, steps: int) -> Tensor:
-        """steps + 1 falling times from 1 to the SDE's eps, float64."""
+    def times(self, sde: SDE, steps: int, begin: float = 1.0) -> Tensor:
+        """steps + 1 falling times from `begin` to the SDE's eps, float64."""
 
 
 @dataclass(frozen=True)
@@ -31,8 +31,8 @@ class UniformTime(Grid):
 
     title: ClassVar[str] = "Even in time"
 
-    def times(self, sde: SDE, steps: int) -> Tensor:
-        return torch.linspace(1.0, sde.eps, steps + 1, dtype=torch.float64)
+    def times(self, sde: SDE, steps: int, begin: float = 1.0) -> Tensor:
+        return torch.linspace(begin, sde.eps, steps + 1, dtype=torch.float64)
 
 
 @dataclass(frozen=True)
@@ -41,10 +41,10 @@ class UniformLogSNR(Grid):
 
     title: ClassVar[str] = "Even in log-SNR"
 
-    def times(self, sde: SDE, steps: int) -> Tensor:
-        high, low = _end_sigmas(sde).log().unbind()
+    def times(self, sde: SDE, steps: int, begin: float = 1.0) -> Tensor:
+        high, low = _end_sigmas(sde, begin).log().unbind()
         u = torch.linspace(0, 1, steps + 1, dtype=torch.float64)
-        return _between_ends(sde, torch.exp(high + u * (low - high)))
+        return _between_ends(sde, begin, torch.exp(high + u * (low - high)))
 
 
 @dataclass(frozen=True)
@@ -54,19 +54,19 @@ class PowerSigma(Grid):
     title: ClassVar[str] = "Power of σ (EDM)"
     rho: float = option(7.0, label="ρ", range=(1, 50), help="Larger spends more on fine detail.")
 
-    def times(self, sde: SDE, steps: int) -> Tensor:
-        high, low = (_end_sigmas(sde) ** (1 / self.rho)).unbind()
+    def times(self, sde: SDE, steps: int, begin: float = 1.0) -> Tensor:
+        high, low = (_end_sigmas(sde, begin) ** (1 / self.rho)).unbind()
         u = torch.linspace(0, 1, steps + 1, dtype=torch.float64)
-        return _between_ends(sde, (high + u * (low - high)) ** self.rho)
+        return _between_ends(sde, begin, (high + u * (low - high)) ** self.rho)
 
 
-def _end_sigmas(sde: SDE) -> Tensor:
-    return sde.sigma(torch.tensor([1.0, sde.eps], dtype=torch.float64))
+def _end_sigmas(sde: SDE, begin: float) -> Tensor:
+    return sde.sigma(torch.tensor([begin, sde.eps], dtype=torch.float64))
 
 
-def _between_ends(sde: SDE, sigma: Tensor) -> Tensor:
+def _between_ends(sde: SDE, begin: float, sigma: Tensor) -> Tensor:
     times = sde.time(sigma)
-    times[0], times[-1] = 1.0, sde.eps
+    times[0], times[-1] = begin, sde.eps
     return times
 
 

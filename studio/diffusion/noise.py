@@ -18,6 +18,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from itertools import pairwise
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -46,12 +47,11 @@ class Noise:
     dtype: torch.dtype | None = None  # float32 if not given
     depth: int = 10
     branches: tuple[tuple[float, int], ...] = ()
-    _paths: list[_Path] = field(default_factory=list, init=False, repr=False, compare=False)
+    _clock: _Clock = field(init=False, repr=False, compare=False)
+    _paths: dict[int, _Path] = field(default_factory=dict, init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
-        self._paths.extend(
-            _Path(seed, self.shape, _Clock(self.sde), self.depth) for seed in self._path_seeds()
-        )
+        object.__setattr__(self, "_clock", _Clock(self.sde))
 
     @staticmethod
     def of(
@@ -66,7 +66,18 @@ class Noise:
 
     def increment(self, t: float, s: float) -> Tensor:
         """Unit-variance increments of the paths from time t to time s < t, (B, C, H, W)."""
-        return self._stack([path.increment(t, s) for path in self._paths])
+        clock = self._clock
+        variance = clock.tau(clock.place(t)) - clock.tau(clock.place(s))
+        scale = np.float32(math.sqrt(variance) if variance > 0 else 1.0)
+        # Between two branchings the path is one and the same; such stretches add up.
+        cuts = [t, *sorted((b for b, _ in self.branches if s < b < t), reverse=True), s]
+        stretches = [(self._paths_at(high), high, low) for high, low in pairwise(cuts)]
+        return self._stack(
+            [
+                sum(paths[i].change(high, low) for paths, high, low in stretches) / scale
+                for i in range(len(self.seeds))
+            ]
+        )
 
     def fresh(self, t: float, use: int) -> Tensor:
         """Unit noise of its own, apart from the path, for the `use`-th need at time t."""
@@ -87,8 +98,12 @@ class Noise:
             (*self.branches, (t, seed)),
         )
 
-    def _path_seeds(self) -> list[int]:
-        return [self._mixed(s, self.branches) for s in self.seeds]
+    def _paths_at(self, t: float) -> list[_Path]:
+        """The paths of all samples just below time t."""
+        for seed in (seeds := self._path_seeds_at(t)):
+            if seed not in self._paths:
+                self._paths[seed] = _Path(seed, self.shape, self._clock, self.depth)
+        return [self._paths[seed] for seed in seeds]
 
     def _path_seeds_at(self, t: float) -> list[int]:
         taken = tuple(b for b in self.branches if t <= b[0])
@@ -145,14 +160,12 @@ class _Path:
         self._last: dict[float, np.ndarray] = {}
         self._nodes: dict[tuple[int, int], np.ndarray] = {}  # (level, index) -> W at its middle
 
-    def increment(self, t: float, s: float) -> np.ndarray:
+    def change(self, t: float, s: float) -> np.ndarray:
+        """W at time t minus W at time s < t."""
         high, low = self._clock.place(t), self._clock.place(s)
         upper, lower = self._value(high), self._value(low)
         self._last = {high: upper, low: lower}
-        variance = self._clock.tau(high) - self._clock.tau(low)
-        if variance <= 0:
-            return np.zeros(self._shape, np.float32)
-        return (upper - lower) / np.float32(math.sqrt(variance))
+        return upper - lower
 
     def _value(self, u: float) -> np.ndarray:
         """W at place u, by descending to u's leaf."""

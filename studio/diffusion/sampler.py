@@ -60,9 +60,12 @@ class Sampler(ABC):
         noise: Noise,
         condition: Condition = FREE,
         start: Tensor | None = None,
+        begin: float = 1.0,
         resume: Step | None = None,
     ) -> Iterator[Step]:
-        """Sample. Begins at `start` (B, C, H, W) at time 1, or at the prior, or after `resume`.
+        """Sample. Begins with `start` (B, C, H, W) at time `begin`, else with the prior at time 1;
+        or goes on after the Step `resume` of a run with the same arguments. A finished Step is
+        given back as it is.
 
         Raises SolverError, with the noise level, when the state is no longer finite.
         """

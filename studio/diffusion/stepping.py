@@ -54,18 +54,22 @@ class Stepping(Sampler):
         noise: Noise,
         condition: Condition = FREE,
         start: Tensor | None = None,
+        begin: float = 1.0,
         resume: Step | None = None,
     ) -> Iterator[Step]:
         spec.check(self)
+        if resume is not None and resume.finished:
+            yield resume
+            return
         predictor, corrector = self.parts()
         counted = Counted(score)
         guided = condition.guide(counted.score)
-        times = self.grid.times(score.sde, self.steps).tolist()
+        times = self.grid.times(score.sde, self.steps, begin).tolist()
         first, x, last = 0, None, None
         if resume is not None:
             first, x = resume.index, resume.x
             counted.calls = resume.nfe
-            before = times[first - 1] if first else 1.0
+            before = times[max(0, first - 1)]
             last = Move(x, resume.denoised, x.new_full((len(x),), before)) if first else None
         if x is None:
             x = noise.start() * score.sde.prior_std if start is None else start

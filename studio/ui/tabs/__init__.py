@@ -1,0 +1,51 @@
+"""The modes of the window. A tab is one file here and one line in TABS."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from PySide6.QtCore import Signal
+from PySide6.QtWidgets import QWidget
+
+from studio.engine.events import Event
+from studio.engine.jobs import SampleJob
+from studio.ui.runner import Runner
+from studio.ui.session import Session
+
+
+class Tab(QWidget):
+    """A mode: its page, its job, and what it does with the job's events.
+
+    `status` carries words for the status line; `recipe_wanted` a recipe that a person wants back.
+    """
+
+    title = ""
+    status = Signal(str)
+    bug = Signal(object)
+
+    def __init__(self, session: Session) -> None:
+        super().__init__()
+        self.session = session
+        self.runner = Runner(session.engine, self.receive)
+        self.runner.bug.connect(self.bug)
+
+    def job(self) -> SampleJob:
+        """What Run starts. Raises StudioError if something is missing."""
+        raise NotImplementedError
+
+    def receive(self, event: Event) -> None:
+        raise NotImplementedError
+
+    def shown(self) -> None:
+        """Called once the window is on screen, for what need not be there at first."""
+
+    def open_recipe(self, recipe: dict[str, object]) -> None:
+        """Show a recipe's settings. Raises SpecError if it is not for this mode."""
+        raise NotImplementedError
+
+
+def tabs() -> dict[str, Callable[[Session], Tab]]:
+    """Every mode, in the order of the window."""
+    from studio.ui.tabs.sample import SampleTab
+
+    return {"sample": SampleTab}

@@ -1,0 +1,207 @@
+"""The desktop application: puts engine, session and window together, and takes them apart in order.
+
+`run()` is the program. `build()` gives other programs and tests a window inside a loop of their own.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import faulthandler
+import json
+import sys
+import threading
+import time
+import traceback
+from collections.abc import Iterator
+from typing import Any, TextIO
+
+from PySide6.QtCore import QLockFile, QTimer
+from PySide6.QtGui import QGuiApplication
+from PySide6.QtWidgets import QApplication, QMessageBox
+
+# PySide6 stands above on purpose: qasync takes the Qt binding that is loaded already.
+import qasync  # isort: skip
+
+from studio.engine.engine import Engine
+from studio.engine.jobs import Setting
+from studio.errors import StudioError
+from studio.paths import user_dir
+from studio.settings import Settings
+from studio.ui import theme
+from studio.ui.main_window import MainWindow
+from studio.ui.runner import spawn
+from studio.ui.session import Session
+from studio.weights.shelf import Shelf
+
+_STARTED = time.perf_counter()
+
+
+def build(settings: Settings | None = None, closed: asyncio.Event | None = None) -> MainWindow:
+    """The main window, not yet shown. Call inside a running qasync loop; a QApplication must exist.
+
+    Close it with `await window.shutdown()`. If `closed` is given, it is set when a person closes it.
+    """
+    settings = settings or Settings.load()
+    app = QApplication.instance()
+    assert isinstance(app, QApplication)
+    theme.apply(app, settings.theme)
+    shelf = Shelf()
+    engine = Engine(Setting(shelf, settings.device, settings.rate))
+    return MainWindow(Session(engine, shelf, settings), closed.set if closed else None)
+
+
+def run(measure: bool = False) -> int:
+    """Open the studio; returns the exit status when its window is closed."""
+    app = QApplication(sys.argv[:1])
+    app.setApplicationName("score-studio")
+    app.setApplicationDisplayName("Score Studio")
+    QGuiApplication.setDesktopFileName("score-studio")
+    app.setQuitOnLastWindowClosed(False)  # closing takes a moment of orderly work, see _main
+    # The worker hands over the interpreter sooner, so the window's loop is never kept waiting.
+    sys.setswitchinterval(0.001)
+    with _crash_log(), qasync.QEventLoop(app) as loop, _only_one(measure) as alone:
+        if not alone:
+            return 2
+        return loop.run_until_complete(_main(measure))
+
+
+async def _main(measure: bool) -> int:
+    closed = asyncio.Event()
+    settings = Settings.load()
+    crashed, first = not settings.clean, not settings.started
+    window = build(settings, closed)
+    _report_bugs(window)
+    window.session.remember(clean=False, started=True)
+    window.show()
+    if measure:
+        spawn(_measure(window, closed))
+    elif crashed and settings.recipe:
+        spawn(window.offer_recovery())
+    elif first and window.session.model is not None:
+        QTimer.singleShot(150, window.tabs["sample"].run_or_stop)  # type: ignore[attr-defined]
+    await closed.wait()
+    await window.shutdown()
+    return 0
+
+
+def _report_bugs(window: MainWindow) -> None:
+    """Whatever nobody caught, in any thread or task, goes to the crash dialog and the log."""
+    loop = asyncio.get_running_loop()
+
+    def show(error: BaseException | None) -> None:
+        if error is not None and not isinstance(error, KeyboardInterrupt | asyncio.CancelledError):
+            loop.call_soon_threadsafe(window.crashed, error)
+
+    sys.excepthook = lambda kind, error, trace: (traceback.print_exception(error), show(error))[0]
+    threading.excepthook = lambda args: show(args.exc_value)
+    sys.unraisablehook = lambda args: show(args.exc_value)
+    loop.set_exception_handler(lambda _, context: show(context.get("exception")))
+
+
+@contextlib.contextmanager
+def _crash_log() -> Iterator[TextIO | None]:
+    """Where Python writes its stacks if the process dies; nowhere if the folder cannot be written."""
+    try:
+        user_dir().mkdir(parents=True, exist_ok=True)
+        with (user_dir() / "fault.log").open("w") as file:
+            faulthandler.enable(file)
+            yield file
+            faulthandler.disable()
+    except OSError:
+        yield None
+
+
+@contextlib.contextmanager
+def _only_one(measure: bool) -> Iterator[bool]:
+    """Whether this is the only studio on this person's files; says so if it is not."""
+    lock = QLockFile(str(user_dir() / "studio.lock"))
+    lock.setStaleLockTime(0)
+    alone = measure or lock.tryLock(100) or lock.error() == QLockFile.LockError.PermissionError
+    if not alone:
+        text = "Score Studio is already open. Use the window that is there, or close it first."
+        print(f"score-studio: {text}", file=sys.stderr)  # noqa: T201
+        box = QMessageBox(QMessageBox.Icon.Information, "Score Studio", text)
+        QTimer.singleShot(20_000, box.close)
+        box.exec()
+    try:
+        yield alone
+    finally:
+        lock.unlock()
+
+
+# -- the bench's window rows --------------------------------------------------------------------------
+
+
+async def _measure(window: MainWindow, closed: asyncio.Event) -> None:
+    """Print one JSON line: seconds to window and picture, gaps of the loop, stop latency, memory."""
+    try:
+        figures = await _figures(window)
+    except (StudioError, TimeoutError) as error:
+        figures = {"problem": str(error)}
+    print(json.dumps(figures), flush=True)  # noqa: T201
+    closed.set()
+
+
+async def _figures(window: MainWindow) -> dict[str, Any]:
+    from studio.weights.devices import resident_bytes
+
+    tab: Any = window.tabs["sample"]
+    window.repaint()
+    figures = {"window_seconds": time.perf_counter() - _process_age_offset()}
+    await asyncio.sleep(1.0)
+    figures["idle_rss_mb"] = resident_bytes() / 1e6
+    tab.panel.count.setValue(16)
+    tab.run_or_stop()
+    asked = time.perf_counter()
+    async with asyncio.timeout(60):
+        while tab._shown is None:
+            await asyncio.sleep(0.005)
+        figures["first_picture_seconds"] = time.perf_counter() - asked + figures["window_seconds"]
+        while tab.runner.busy:
+            await asyncio.sleep(0.05)
+    figures |= await _gaps(tab)
+    return figures
+
+
+async def _gaps(tab: Any) -> dict[str, float]:
+    """The loop's gaps beyond a 4 ms timer over ten seconds of sampling, then how long Stop takes."""
+    from studio.diffusion.catalog import PRESETS
+
+    tab.panel.sampler.set_value(PRESETS["paper"][1])
+    tab.run_or_stop()
+    await asyncio.sleep(1.0)
+    ticks: list[float] = []
+    timer = QTimer()
+    timer.setTimerType(timer.timerType().PreciseTimer)
+    timer.timeout.connect(lambda: ticks.append(time.perf_counter()))
+    timer.start(4)
+    await asyncio.sleep(10.0)
+    timer.stop()
+    gaps = sorted(b - a for a, b in zip(ticks, ticks[1:]))
+    begun = time.perf_counter()
+    tab.runner.stop()
+    while tab.runner.busy:
+        await asyncio.sleep(0.002)
+    return {
+        "gap_p99_ms": 1000 * gaps[int(0.99 * len(gaps))],
+        "gap_max_ms": 1000 * gaps[-1],
+        "stop_ms": 1000 * (time.perf_counter() - begun),
+    }
+
+
+def _process_age_offset() -> float:
+    """perf_counter at the process's start: from the system where it tells, else this module's import."""
+    try:
+        with open("/proc/self/stat") as file:
+            ticks = int(file.read().rsplit(")", 1)[1].split()[19])
+        import os
+
+        born = ticks / os.sysconf("SC_CLK_TCK")
+        return time.perf_counter() - (time.clock_gettime(time.CLOCK_BOOTTIME) - born)
+    except (OSError, ValueError, AttributeError, IndexError):
+        return _STARTED
+
+
+if __name__ == "__main__":
+    sys.exit(run("--measure" in sys.argv))

@@ -1,0 +1,210 @@
+"""`score-studio train`: a folder of pictures, or a pack, into a model of your own."""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import math
+import shlex
+import signal
+import threading
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from studio import choose, paths, recipes, spec, terminal
+from studio.commands import Command, Outcome, positional
+from studio.diffusion import pictures
+from studio.diffusion.catalog import SAMPLERS
+from studio.engine.jobs import class_condition
+from studio.errors import SaveError, SpecError
+from studio.training import card, data
+from studio.training.data import Pictures
+from studio.training.log import Log
+from studio.training.trainer import Trainer, Training, TrainStep, train
+from studio.weights.devices import resolve
+
+_SHOWN = 16  # pictures in a sample of the run
+
+
+@dataclass(frozen=True, kw_only=True)
+class Train(Training, Command):
+    """Train a model on a folder of pictures or a pack.
+
+    A run that exists under this name is resumed. Ctrl-C stops and saves.
+    """
+
+    data: str = positional(help="A folder of pictures, or an image pack (.npz).")
+    out: str = spec.option("", help="A name for the shelf, or with a slash in it a folder. Needed.")
+    compositions: int = spec.option(
+        60_000, range=(2, 10**7), help="Pictures composed from a pack of parts."
+    )
+    sample_every: int = spec.option(
+        500, range=(0, 10**8), help="Steps between samples of the run; 0 for none."
+    )
+    save_seconds: float = spec.option(60.0, range=(0, 10**6), help="Seconds between saves.")
+    device: str = spec.option("auto", help="auto, cpu, cuda or mps.")
+    option: tuple[str, ...] = spec.option(
+        (), help="A setting inside another, as objective.mean=-1.5. May be repeated."
+    )
+
+    def run(self) -> Outcome:
+        folder = self.folder()
+        plan = self.plan()
+        recipes.check_writable(folder / "model.safetensors")
+        device = resolve(self.device)
+        with terminal.progress("Reading pictures") as update:
+            found = data.load(
+                Path(self.data),
+                plan.size,
+                self.compositions,
+                plan.seed,
+                lambda done, total: update(done, total, ""),
+            )
+        for name, reason in found.skipped:
+            terminal.note(f"left out {name}: {reason}")
+        trainer = Trainer(plan, found, folder, device)
+        if trainer.step:
+            terminal.note(f"Resuming “{folder.name}” at step {trainer.step}")
+        log = Log(folder, trainer.step)
+        first = trainer.step
+        stopped = self._train(trainer, log)
+        if stopped:
+            raise KeyboardInterrupt
+        card.write(folder, self._card(trainer, found, log))
+        return Outcome(self._facts(trainer, found, log, first), self._said(trainer, folder, log))
+
+    def folder(self) -> Path:
+        """Where the run is kept. Raises SpecError if --out is missing or no name."""
+        if not self.out:
+            raise SpecError("The model needs a name.", "Give it with --out NAME.")
+        if "/" in self.out or "\\" in self.out:
+            return Path(self.out).expanduser()
+        if self.out.startswith(".") or not self.out.isprintable():
+            raise SpecError(f"“{self.out}” is no name for a model.", "Use letters and digits.")
+        return paths.user_dir() / "models" / self.out
+
+    def plan(self) -> Training:
+        """The plan of this command: its fields, and what --option says inside them."""
+        fields = {f.name: getattr(self, f.name) for f in dataclasses.fields(Training)}
+        return choose.with_options(Training(**fields), choose.pairs(self.option))
+
+    def _train(self, trainer: Trainer, log: Log) -> bool:
+        """Train until done or interrupted; True if interrupted. Everything is saved either way."""
+        steps = train(trainer, self.save_seconds)
+        with (
+            contextlib.closing(steps),
+            _interrupts() as interrupted,
+            terminal.progress("Training") as show,
+        ):
+            for step in steps:
+                log.add(step, self.batch)
+                show(step.step, step.total, f"loss {log.loss:.4f}, {log.speed:.0f} pictures/s")
+                if self._samples_due(step):
+                    _write_samples(trainer, step.step)
+                    log.pause()
+                if interrupted.is_set():
+                    break
+        log.close()
+        return interrupted.is_set()
+
+    def _samples_due(self, step: TrainStep) -> bool:
+        return (
+            bool(self.sample_every)
+            and not math.isnan(step.loss)
+            and (step.step % self.sample_every == 0)
+        )
+
+    def _card(self, trainer: Trainer, found: Pictures, log: Log) -> str:
+        return card.text(
+            name=trainer.folder.name,
+            data=Path(self.data).name,
+            pictures=found,
+            command=self.command(),
+            step=trainer.step,
+            curve=log.curve(),
+            seconds=log.seconds,
+            device=trainer.device,
+        )
+
+    def command(self) -> str:
+        """The command line that makes this model again."""
+        words = ["score-studio", "train", self.data]
+        for field in dataclasses.fields(self):
+            value, flag = getattr(self, field.name), f"--{field.name.replace('_', '-')}"
+            if field.name in ("data", "json", "device") or value == _default(field):
+                continue
+            if field.name == "option":
+                words += [word for text in value for word in (flag, text)]
+            elif isinstance(value, bool):
+                words.append(flag)
+            elif isinstance(value, tuple):
+                words += [flag, *map(str, value)]
+            else:
+                words += [flag, spec.kind(value) if dataclasses.is_dataclass(value) else str(value)]
+        return shlex.join(words)
+
+    def _facts(self, trainer: Trainer, found: Pictures, log: Log, first: int) -> dict[str, Any]:
+        return {
+            "name": trainer.folder.name,
+            "path": str(trainer.folder),
+            "pictures": len(found),
+            "classes": list(found.classes),
+            "skipped": [{"file": name, "reason": reason} for name, reason in found.skipped],
+            "resumed_at": first,
+            "steps": trainer.step,
+            "loss": log.loss,
+            "pictures_per_second": log.speed,
+            "seconds": round(log.seconds, 1),
+            "device": trainer.device,
+            "plan": spec.to_dict(trainer.plan),
+        }
+
+    @staticmethod
+    def _said(trainer: Trainer, folder: Path, log: Log) -> str:
+        return f"{folder.name} is at step {trainer.step}, loss {log.loss:.4f}: {folder}"
+
+
+def _default(field: dataclasses.Field[Any]) -> Any:
+    if field.default_factory is not dataclasses.MISSING:
+        return field.default_factory()
+    return field.default
+
+
+@contextlib.contextmanager
+def _interrupts() -> Iterator[threading.Event]:
+    """Ctrl-C sets an event instead of breaking a step in half; a second one breaks off."""
+    asked = threading.Event()
+
+    def ask(*_: Any) -> None:
+        signal.signal(signal.SIGINT, before)
+        terminal.note("Stopping after this step, then saving")
+        asked.set()
+
+    try:
+        before = signal.signal(signal.SIGINT, ask)
+    except ValueError:  # not in the main thread: nobody can press Ctrl-C there
+        yield asked
+        return
+    try:
+        yield asked
+    finally:
+        signal.signal(signal.SIGINT, before)
+
+
+def _write_samples(trainer: Trainer, step: int) -> None:
+    """What the model makes of the same noise at this step. A full disk does not end the training."""
+    score = trainer.score()
+    sampler = SAMPLERS["dpm2m"](steps=20)
+    condition = class_condition(score, "each" if score.classes else "", _SHOWN)
+    from studio.diffusion.noise import Noise
+
+    noise = Noise.of(0, _SHOWN, score.shape, score.sde, device=trainer.device)
+    for last in sampler.run(score, noise, condition):
+        pass
+    sheet = recipes.contact_sheet(pictures.to_pictures(last.x, score.value_range))
+    try:
+        recipes.write_png(trainer.folder / "samples" / f"step-{step:06}.png", sheet)
+    except SaveError as error:
+        terminal.note(str(error))

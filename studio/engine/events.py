@@ -1,0 +1,79 @@
+"""Events: frozen values that cross from the worker thread to whoever listens.
+
+Of Progress and Picture only the newest of a lane waits; Metrics of a lane and name wait as one;
+everything else waits in order and is never lost.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+if TYPE_CHECKING:
+    from studio.engine.trajectory import Frame, Trajectory
+
+
+@dataclass(frozen=True)
+class Event:
+    lane: int = field(default=0, kw_only=True)
+
+
+@dataclass(frozen=True)
+class Note(Event):
+    """What is happening, in words."""
+
+    text: str
+
+
+@dataclass(frozen=True)
+class Begun(Event):
+    """A run of pictures has begun; its frames are kept in `trajectory` as it goes."""
+
+    trajectory: Trajectory
+
+
+@dataclass(frozen=True)
+class Progress(Event):
+    """After a step. `total` is an estimate for adaptive samplers; `seconds` counts work only."""
+
+    step: int
+    total: int
+    calls: int = 0
+    log_snr: float = 0.0
+    seconds: float = 0.0
+
+
+@dataclass(frozen=True)
+class Picture(Event):
+    """How things look now."""
+
+    frame: Frame
+
+
+@dataclass(frozen=True)
+class Metric(Event):
+    """Points (x, y) of one curve."""
+
+    name: str
+    points: tuple[tuple[float, float], ...]
+
+
+@dataclass(frozen=True)
+class Saved(Event):
+    path: Path
+
+
+@dataclass(frozen=True)
+class Finished(Event):
+    """The result: uint8 pictures (N, H, W, C), the recipe that makes them again, and the cost."""
+
+    pictures: np.ndarray
+    recipe: dict[str, Any]
+    calls: int = 0
+    seconds: float = 0.0
+
+
+REPLACEABLE = (Progress, Picture)

@@ -1,0 +1,259 @@
+"""Jobs: what a person asks for, as generators of events. The window and the command line share them.
+
+A job is also the recipe of its result: a Spec that becomes JSON, goes into the PNG, and makes the
+same pictures again.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Generator, Iterator
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from studio import spec
+from studio.diffusion import pictures
+from studio.diffusion.catalog import PRESETS
+from studio.diffusion.conditions import FREE, ClassLabel, Condition
+from studio.diffusion.noise import Noise
+from studio.diffusion.sampler import Sampler, Step
+from studio.diffusion.score import Score, expand
+from studio.engine.events import Begun, Event, Finished, Metric, Note, Picture, Progress
+from studio.engine.trajectory import Frame, Trajectory
+from studio.errors import SolverError, SpecError
+from studio.lazy import torch
+from studio.spec import option
+from studio.weights.devices import DeviceFacts, facts, is_out_of_memory, resolve
+
+if TYPE_CHECKING:
+    import numpy as np
+    from torch import Tensor
+
+    from studio.engine.engine import Context
+
+PICTURES_A_SECOND = 30
+MOST_PICTURES = 64
+
+
+class Setting:
+    """The Context of the studio: the shelf, the device, the rate of pictures."""
+
+    def __init__(self, shelf: Any, device: str = "auto", rate: float = PICTURES_A_SECOND) -> None:
+        self.shelf = shelf
+        self._wanted, self._device = device, ""
+        self._gap = 1 / rate if rate else float("inf")
+        self._last = 0.0
+
+    @property
+    def device(self) -> str:
+        """Resolved at first use, in the worker, because it needs torch."""
+        self._device = self._device or resolve(self._wanted)
+        return self._device
+
+    @property
+    def facts(self) -> DeviceFacts | None:
+        """The device and its memory now; None until a job has asked for the device."""
+        return facts(self._device) if self._device else None
+
+    def wants_picture(self) -> bool:
+        """Whether a display tick has gone by since the last yes."""
+        now = time.monotonic()
+        if now - self._last < self._gap:
+            return False
+        self._last = now
+        return True
+
+
+@dataclass(frozen=True)
+class FinishWith:
+    """A message to a SampleJob: go on from here with another sampler."""
+
+    sampler: Sampler
+
+
+@dataclass(frozen=True)
+class SampleJob:
+    """Pictures from noise."""
+
+    model: str = "critters-32"
+    sampler: Sampler = option(lambda: PRESETS["quick"][1], label="Sampler")
+    count: int = option(16, label="Pictures", range=(1, MOST_PICTURES), help="How many at once.")
+    seed: int = option(
+        0, label="Seed", range=(0, 2**32 - 1), help="Picture i has the seed + i, alone or together."
+    )
+    classes: str = option("", label="Class", help="Empty: any class.")
+
+    def run(self, context: Context) -> Generator[Event, Any, None]:
+        """Events of a run; a FinishWith sent to it changes the sampler. Halves what does not fit."""
+        spec.check(self)
+        yield Note("Loading the model")
+        score = context.shelf.load(self.model, context.device)
+        condition = class_condition(score, self.classes, self.count, self.seed)
+        group, done, results = self.count, 0, []
+        watch = Watch()
+        while done < self.count:
+            part = range(done, min(done + group, self.count))
+            try:
+                results.append((yield from self._some(context, score, condition, part, watch)))
+                done = part.stop
+            except Exception as error:
+                if not is_out_of_memory(error) or group == 1:
+                    raise
+                group = (len(part) + 1) // 2
+                yield Note(f"Not enough memory for {len(part)} pictures at once: trying {group}")
+        stack = _joined(results)
+        yield Finished(stack, spec.to_dict(self), watch.calls, watch.seconds)
+
+    def _some(
+        self, context: Context, score: Score, condition: Condition, part: range, watch: Watch
+    ) -> Generator[Event, Any, np.ndarray]:
+        seed = self.seed + part.start
+        noise = Noise.of(
+            seed, len(part), score.shape, score.sde, device=context.device, depth=self.sampler.depth
+        )
+        if isinstance(condition, ClassLabel):
+            condition = ClassLabel(condition.labels[part.start : part.stop])
+        run = Watched(context, score, self.sampler.run(score, noise, condition), watch)
+        yield Begun(run.trajectory)
+        while (event := run.next()) is not None:
+            message = yield event
+            if isinstance(message, FinishWith) and run.step is not None:
+                run.continue_with(message.sampler, noise, condition)
+                yield Note(f"Finishing with {message.sampler.title}")
+        assert run.step is not None
+        return pictures.to_pictures(run.step.x, score.value_range)
+
+
+class Watch:
+    """Counts what a job has cost: network calls, and seconds at work (not those it was paused)."""
+
+    def __init__(self) -> None:
+        self.calls = 0
+        self.seconds = 0.0
+
+
+class Watched:
+    """A sampler's Steps as events: Progress each step, a Picture and Metric when one is wanted."""
+
+    def __init__(
+        self, context: Context, score: Score, steps: Iterator[Step], watch: Watch, lane: int = 0
+    ) -> None:
+        self.context, self.score, self.lane = context, score, lane
+        self.step: Step | None = None
+        self.trajectory = Trajectory(*log_snr_range(score))
+        self._steps, self._watch, self._calls = steps, watch, watch.calls
+        self._waiting: list[Event] = []
+        self._earlier: Tensor | None = None
+
+    def next(self) -> Event | None:
+        """The next event, or None after the last Step."""
+        if self._waiting:
+            return self._waiting.pop(0)
+        begun = time.perf_counter()
+        step = next(self._steps, None)
+        self._watch.seconds += time.perf_counter() - begun
+        if step is None:
+            return None
+        self.step = step
+        self._watch.calls = self._calls + step.nfe
+        snr = self._log_snr(step.t)
+        if step.finished or self.context.wants_picture() or self.trajectory.due(snr):
+            self._waiting = self._picture(step, snr)
+        return Progress(
+            step.index, step.total, self._watch.calls, snr, self._watch.seconds, lane=self.lane
+        )
+
+    def continue_with(self, sampler: Sampler, noise: Noise, condition: Condition = FREE) -> None:
+        """Leave this sampler; the given one goes on from the state it has reached.
+
+        Raises SpecError if the samples are at different times.
+        """
+        assert self.step is not None
+        if self.step.finished:
+            return
+        if "t" in self.step.memory and float(self.step.memory["t"].min()) != self.step.t:
+            raise SpecError(
+                "The pictures of this sampler are each at their own time.", "Let it run to its end."
+            )
+        self._calls += self.step.nfe
+        self._steps = sampler.run(
+            self.score, noise, condition, start=self.step.x, begin=self.step.t
+        )
+
+    def _log_snr(self, t: float) -> float:
+        if t <= 0:
+            return self.trajectory.high
+        return float(self.score.sde.log_snr(torch.tensor([t], dtype=torch.float64)))
+
+    def _picture(self, step: Step, snr: float) -> list[Event]:
+        frame = make_frame(self.score, step, snr, self._earlier)
+        if not torch.isfinite(step.x).all():
+            raise SolverError(
+                f"The solver diverged at log-SNR {snr:.1f}; the last good picture is kept.",
+                "Take more steps, a smaller signal-to-noise, or another sampler.",
+            )
+        self._earlier = step.denoised
+        if step.finished or self.trajectory.due(snr):
+            self.trajectory.add(frame)
+        events: list[Event] = [Picture(frame, lane=self.lane)]
+        if not step.finished:
+            events.append(Metric("score", ((snr, frame.score_norm),), lane=self.lane))
+        return events
+
+
+def make_frame(score: Score, step: Step, snr: float, earlier: Tensor | None) -> Frame:
+    """All four views of a Step as pictures.
+
+    The noisy state is shown divided by √(a² + s²), so that it never washes out; the score as the
+    length of s · score, which is about one at every level; the change of the denoised estimate
+    since the last frame, white at a quarter of the value range.
+    """
+    x, clean, (low, high) = step.x, step.denoised, score.value_range
+    middle = (low + high) / 2
+    ones = x.new_ones(len(x))
+    if step.finished:
+        shown, field, norm = x, torch.zeros_like(x), 0.0
+    else:
+        t = step.memory.get("t", ones * step.t)
+        a, s = score.sde.marginal(t)
+        field = (expand(a, x) * clean - x) / expand(s, x)
+        norm = float((field / expand(s, x)).flatten(1).norm(dim=1).mean())
+        shown = middle + (x - expand(a, x) * middle) / expand(torch.sqrt(a**2 + s**2), x)
+    changed = torch.zeros_like(clean) if earlier is None else clean - earlier
+    return Frame(
+        log_snr=snr,
+        step=step.index,
+        calls=step.nfe,
+        x=pictures.to_pictures(shown, score.value_range),
+        denoised=pictures.to_pictures(clean, score.value_range),
+        score=pictures.magnitude(field, 3 * ones),
+        change=pictures.magnitude(changed, ones * (high - low) / 4),
+        score_norm=norm,
+    )
+
+
+def log_snr_range(score: Score) -> tuple[float, float]:
+    """log-SNR at time 1 and at the SDE's eps."""
+    ends = torch.tensor([1.0, score.sde.eps], dtype=torch.float64)
+    low, high = score.sde.log_snr(ends).tolist()
+    return low, high
+
+
+def class_condition(score: Score, wanted: str, count: int, seed: int) -> Condition:
+    """The condition for a class by name; "" is any, "each" goes by the seed of each picture, so that
+    a picture made again alone has the same class. Raises SpecError if unknown.
+    """
+    if not wanted:
+        return FREE
+    if wanted == "each" and score.classes:
+        return ClassLabel(tuple((seed + i) % len(score.classes) for i in range(count)))
+    if wanted not in score.classes:
+        known = ", ".join(score.classes) or "none: it was trained without"
+        raise SpecError(f"This model has no class “{wanted}”.", f"Its classes: {known}.")
+    return ClassLabel((score.classes.index(wanted),) * count)
+
+
+def _joined(stacks: list[np.ndarray]) -> np.ndarray:
+    import numpy as np
+
+    return np.concatenate(stacks)

@@ -1,0 +1,84 @@
+"""The loss curve of a run, kept beside it as `log.csv` so that it survives a resume."""
+
+from __future__ import annotations
+
+import contextlib
+import csv
+import math
+import time
+from pathlib import Path
+
+from studio.errors import SaveError
+from studio.paths import atomic
+from studio.training.trainer import TrainStep
+
+NAME = "log.csv"
+_FIELDS = ("step", "loss", "pictures_per_second", "seconds")
+_SMOOTHING = 0.98
+_SECONDS_BETWEEN_ROWS = 10.0
+
+Row = tuple[int, float, float, float]
+
+
+class Log:
+    """Smoothed loss, speed and time of a run, from the step it begins or goes on at."""
+
+    def __init__(self, folder: Path, step: int) -> None:
+        self._path = folder / NAME
+        self.rows: list[Row] = [row for row in _read(self._path) if row[0] <= step]
+        self.loss = self.rows[-1][1] if self.rows else math.nan
+        self.speed = 0.0  # pictures a second of late
+        self.seconds = self.rows[-1][3] if self.rows else 0.0
+        self._step = step
+        self._at = self._written = time.monotonic()
+
+    def add(self, step: TrainStep, batch: int) -> None:
+        """Take note of a step; a row is kept every few seconds."""
+        now = time.monotonic()
+        self._step, took, self._at = step.step, now - self._at, now
+        self.seconds += took
+        if math.isnan(step.loss):  # the last save of a run, no step of its own
+            return
+        speed = batch / max(took, 1e-9)
+        self.speed = speed if not self.speed else 0.9 * self.speed + 0.1 * speed
+        # The first losses fall fast; a slow average would show them for a long time.
+        keep = min(_SMOOTHING, step.step / (step.step + 10))
+        self.loss = (
+            step.loss if math.isnan(self.loss) else keep * self.loss + (1 - keep) * step.loss
+        )
+        if now - self._written > _SECONDS_BETWEEN_ROWS:
+            self._write(now)
+
+    def pause(self) -> None:
+        """What has gone by since the last step was no training: it counts for nothing."""
+        self._at = time.monotonic()
+
+    def close(self) -> None:
+        """Keep the last row."""
+        self._write(time.monotonic())
+
+    def curve(self, points: int = 12) -> list[tuple[int, float]]:
+        """About `points` of the curve, (step, smoothed loss), the last among them."""
+        every = max(1, math.ceil(len(self.rows) / points))
+        return [(row[0], row[1]) for row in self.rows[::-1][::every][::-1]]
+
+    def _write(self, now: float) -> None:
+        self._written = now
+        if not math.isnan(self.loss) and (not self.rows or self.rows[-1][0] < self._step):
+            self.rows.append((self._step, self.loss, self.speed, self.seconds))
+        # The curve is worth less than the run: a full disk is told where the model is saved.
+        with contextlib.suppress(SaveError), atomic(self._path) as temporary:
+            with temporary.open("w", newline="", encoding="utf-8") as file:
+                rows = [(s, f"{a:.6g}", f"{b:.6g}", f"{c:.6g}") for s, a, b, c in self.rows]
+                csv.writer(file).writerows([_FIELDS, *rows])
+
+
+def _read(path: Path) -> list[Row]:
+    """The rows of a log; those that cannot be read are left out."""
+    rows: list[Row] = []
+    with contextlib.suppress(OSError, UnicodeDecodeError), path.open(encoding="utf-8") as file:
+        for line in csv.reader(file):
+            with contextlib.suppress(ValueError):
+                step, loss, speed, seconds = line
+                rows.append((int(step), float(loss), float(speed), float(seconds)))
+    return rows

@@ -1,0 +1,368 @@
+"""The window: modes, model chip, device chip, status line, menus. No logic of any mode."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from PySide6.QtCore import QByteArray, QSettings, Qt, QTimer
+from PySide6.QtGui import (
+    QAction,
+    QActionGroup,
+    QCloseEvent,
+    QDragEnterEvent,
+    QDropEvent,
+    QKeySequence,
+)
+from PySide6.QtWidgets import (
+    QFileDialog,
+    QHBoxLayout,
+    QLabel,
+    QMainWindow,
+    QMenu,
+    QMessageBox,
+    QTabWidget,
+    QToolButton,
+    QWidget,
+)
+
+from studio import recipes, spec
+from studio.engine.jobs import SampleJob
+from studio.errors import StudioError
+from studio.paths import user_dir
+from studio.ui import theme
+from studio.ui.dialogs import CrashDialog, ask, report_of
+from studio.ui.recipe_panel import differences
+from studio.ui.runner import spawn
+from studio.ui.session import Session
+from studio.ui.tabs import Tab, tabs
+
+LAYOUT_VERSION = 1
+
+
+class MainWindow(QMainWindow):
+    """Built inside a running asyncio loop; closed by `await shutdown()`."""
+
+    def __init__(self, session: Session, on_close: Callable[[], None] | None = None) -> None:
+        super().__init__()
+        self.session = session
+        self._on_close = on_close
+        self._closing = False
+        self.setObjectName("mainWindow")
+        self.setWindowTitle("Score Studio")
+        self.setWindowIcon(theme.app_icon())
+        self.setAcceptDrops(True)
+        self.resize(1320, 840)
+        self.modes = QTabWidget()
+        self.modes.setObjectName("modes")
+        self.modes.setDocumentMode(True)
+        self.modes.setCornerWidget(self._chips(), Qt.Corner.TopRightCorner)
+        self.status = QLabel(self.tr("Ready"))
+        self.status.setObjectName("status")
+        self.status.setAccessibleName(self.tr("Status"))
+        self.statusBar().addWidget(self.status, 1)
+        self.tabs: dict[str, Tab] = {}
+        for name, make in tabs().items():
+            self._add_tab(name, make(session))
+        self.setCentralWidget(self.modes)
+        self._menus()
+        self._restore_layout()
+        session.model_changed.connect(self._tell_model)
+        session.settings_changed.connect(self._tell_settings)
+        self._tell_model(session.model)
+        self._device_timer = QTimer(self, interval=2000)
+        self._device_timer.timeout.connect(self._tell_device)
+        self._device_timer.start()
+        self._tell_device()
+        # What takes long to build and need not be there at first comes after the first paint.
+        QTimer.singleShot(0, self._shown)
+
+    # -- layout -------------------------------------------------------------------------------------
+
+    def _add_tab(self, name: str, tab: Tab) -> None:
+        self.tabs[name] = tab
+        number = len(self.tabs)
+        self.modes.addTab(tab, f"{number}  {self.tr(tab.title)}")
+        self.modes.setTabToolTip(number - 1, f"{self.tr(tab.title)} (Ctrl+{number})")
+        tab.status.connect(self.tell)
+        tab.bug.connect(self.crashed)
+
+    def _chips(self) -> QWidget:
+        self.model_chip = QToolButton()
+        self.model_chip.setObjectName("modelChip")
+        self.model_chip.setIcon(theme.icon("model"))
+        self.model_chip.setToolButtonStyle(Qt.ToolButtonStyle.ToolButtonTextBesideIcon)
+        self.model_chip.setPopupMode(QToolButton.ToolButtonPopupMode.InstantPopup)
+        self.model_chip.setToolTip(self.tr("The model in use; click to choose another"))
+        self.model_chip.setAccessibleName(self.tr("Model"))
+        menu = QMenu(self)
+        menu.aboutToShow.connect(self._fill_models)
+        self.model_chip.setMenu(menu)
+        self.device_chip = QToolButton()
+        self.device_chip.setObjectName("deviceChip")
+        self.device_chip.setIcon(theme.icon("device"))
+        self.device_chip.setToolButtonStyle(Qt.ToolButtonStyle.ToolButtonTextBesideIcon)
+        self.device_chip.setAccessibleName(self.tr("Device"))
+        chips = QWidget()
+        row = QHBoxLayout(chips)
+        row.setContentsMargins(8, 4, 12, 4)
+        row.setSpacing(8)
+        row.addWidget(self.model_chip)
+        row.addWidget(self.device_chip)
+        return chips
+
+    def _menus(self) -> None:
+        file = self.menuBar().addMenu(self.tr("&File"))
+        self._action(file, self.tr("Open recipe from a PNG…"), "Ctrl+O", self._open_png)
+        file.addSeparator()
+        self._action(file, self.tr("Quit"), "Ctrl+Q", self.close)
+        view = self.menuBar().addMenu(self.tr("&View"))
+        for i, name in enumerate(self.tabs):
+            tab = self.tabs[name]
+            self._action(
+                view,
+                self.tr(tab.title),
+                f"Ctrl+{i + 1}",
+                lambda t=tab: self.modes.setCurrentWidget(t),
+            )
+        view.addSeparator()
+        themes = QActionGroup(self)
+        for scheme, text in (
+            ("system", self.tr("As the system")),
+            ("light", self.tr("Light")),
+            ("dark", self.tr("Dark")),
+        ):
+            action = self._action(view, text, "", lambda s=scheme: self.session.remember(theme=s))
+            action.setObjectName(f"theme_{scheme}")
+            action.setCheckable(True)
+            action.setChecked(self.session.settings.theme == scheme)
+            themes.addAction(action)
+        view.addSeparator()
+        self._action(view, self.tr("Full screen"), "F11", self._full_screen)
+        self._action(view, self.tr("Reset layout"), "", self._reset_layout)
+        about = self.menuBar().addMenu(self.tr("&Help"))
+        self._action(about, self.tr("Keys"), "F1", self._keys)
+        self._action(about, self.tr("About Score Studio"), "", self._about)
+
+    def _action(self, menu: QMenu, text: str, keys: str, verb: Callable[[], Any]) -> QAction:
+        action = menu.addAction(text)
+        action.setShortcut(QKeySequence(keys))
+        action.triggered.connect(lambda *_: verb())
+        return action
+
+    def _restore_layout(self) -> None:
+        kept = QSettings(str(user_dir() / "layout.ini"), QSettings.Format.IniFormat)
+        geometry = kept.value("geometry")
+        if isinstance(geometry, QByteArray):
+            self.restoreGeometry(geometry)
+        state = kept.value("state")
+        if isinstance(state, QByteArray):
+            self.restoreState(state, LAYOUT_VERSION)
+
+    def _save_layout(self) -> None:
+        kept = QSettings(str(user_dir() / "layout.ini"), QSettings.Format.IniFormat)
+        kept.setValue("geometry", self.saveGeometry())
+        kept.setValue("state", self.saveState(LAYOUT_VERSION))
+
+    def _reset_layout(self) -> None:
+        self.showNormal()
+        self.resize(1320, 840)
+
+    def _full_screen(self) -> None:
+        self.showNormal() if self.isFullScreen() else self.showFullScreen()
+
+    # -- telling ------------------------------------------------------------------------------------
+
+    def tell(self, text: str) -> None:
+        """Say in the status line what is happening."""
+        self.status.setText(text)
+
+    def crashed(self, error: BaseException) -> None:
+        """A bug: keep it in the log and show it, never in silence."""
+        report = report_of(error)
+        log = user_dir() / "crash.log"
+        try:
+            log.parent.mkdir(parents=True, exist_ok=True)
+            with log.open("a", encoding="utf-8") as file:
+                file.write(report + "\n")
+        except OSError:
+            report += "\n(The log could not be written.)"
+        CrashDialog(report, str(log), self).open()
+
+    def _tell_model(self, entry: Any) -> None:
+        self.model_chip.setText(entry.name if entry else self.tr("No model"))
+
+    def _tell_settings(self, settings: Any) -> None:
+        from PySide6.QtWidgets import QApplication
+
+        app = QApplication.instance()
+        assert isinstance(app, QApplication)
+        theme.apply(app, settings.theme)
+
+    def _tell_device(self) -> None:
+        facts = self.session.engine.facts
+        if facts is None:
+            self.device_chip.setText(self.tr("Device"))
+            self.device_chip.setToolTip(self.tr("Told once a model is loaded"))
+            return
+        used = facts.used / 2**30
+        text = f"{facts.device.upper()} · {used:.1f} GB"
+        if facts.total:
+            text = f"{facts.device.upper()} · {used:.1f} / {facts.total / 2**30:.0f} GB"
+        self.device_chip.setText(text)
+        self.device_chip.setToolTip(self.tr("{name}: memory in use").format(name=facts.name))
+
+    def _fill_models(self) -> None:
+        menu = self.model_chip.menu()
+        menu.clear()
+        for entry in self.session.shelf.entries():
+            info = entry.info
+            text = f"{entry.name}   {info.size} px · {info.sde.title}" if info else entry.name
+            action = menu.addAction(text)
+            action.setEnabled(info is not None)
+            action.setToolTip(entry.problem)
+            action.setCheckable(True)
+            action.setChecked(self.session.model == entry)
+            action.triggered.connect(lambda _=False, n=entry.name: self.session.choose_model(n))
+        if menu.isEmpty():
+            menu.addAction(self.tr("No model on the shelf yet")).setEnabled(False)
+
+    def _keys(self) -> None:
+        rows = (
+            ("Ctrl+Enter", self.tr("Run or stop")),
+            ("Esc", self.tr("Back to the grid; stop")),
+            ("K", self.tr("Pause, go on")),
+            (".", self.tr("One step")),
+            ("F", self.tr("Finish quickly from here")),
+            ("X", self.tr("Next view")),
+            ("R", self.tr("New seed")),
+            ("← →", self.tr("On the timeline: to the frame before, after")),
+            ("Home End", self.tr("On the timeline: to the noise, to the live head")),
+            ("Ctrl+S", self.tr("Save the picture with its recipe")),
+            ("Ctrl+E", self.tr("Export a film of the run")),
+            ("Ctrl+O", self.tr("Restore the recipe in a PNG")),
+        )
+        cells = "".join(f"<tr><td><b>{k}</b>&nbsp;&nbsp;</td><td>{v}</td></tr>" for k, v in rows)
+        self._message(self.tr("Keys"), f"<table cellspacing='6'>{cells}</table>")
+
+    def _about(self) -> None:
+        import studio
+
+        self._message(
+            self.tr("About Score Studio"),
+            f"<b>Score Studio {studio.__version__}</b><p>"
+            + self.tr(
+                "Pictures from noise by solving reverse stochastic differential equations, as in "
+                "Song et al. 2021. Nothing you make leaves this machine."
+            ),
+        )
+
+    def _message(self, title: str, text: str) -> None:
+        box = QMessageBox(QMessageBox.Icon.NoIcon, title, text, parent=self)
+        box.setAttribute(Qt.WidgetAttribute.WA_DeleteOnClose)
+        box.open()
+
+    # -- recipes ------------------------------------------------------------------------------------
+
+    def dragEnterEvent(self, event: QDragEnterEvent) -> None:
+        if any(url.isLocalFile() for url in event.mimeData().urls()):
+            event.acceptProposedAction()
+
+    def dropEvent(self, event: QDropEvent) -> None:
+        paths = [Path(u.toLocalFile()) for u in event.mimeData().urls() if u.isLocalFile()]
+        if paths:
+            event.acceptProposedAction()
+            self.open_file(paths[0])
+
+    def _open_png(self) -> None:
+        path, _ = QFileDialog.getOpenFileName(self, self.tr("Open a PNG"), "", "PNG (*.png)")
+        if path:
+            self.open_file(Path(path))
+
+    def open_file(self, path: Path) -> None:
+        """Offer to restore the recipe in a PNG, after showing what would change."""
+        spawn(self._open_file(path))
+
+    async def _open_file(self, path: Path) -> None:
+        tab = self.tabs["sample"]
+        assert hasattr(tab, "errors")
+        try:
+            recipe = recipes.read_recipe(path)
+            if recipe is None:
+                self.tell(self.tr("{name} carries no recipe of this studio").format(name=path.name))
+                return
+            new = spec.from_dict(SampleJob, recipe)
+            spec.check(new)
+            lines = differences(tab.current_job(), new)  # type: ignore[attr-defined]
+            if not lines:
+                self.tell(
+                    self.tr("{name} has the recipe that is set already").format(name=path.name)
+                )
+                return
+            title = self.tr("Restore the recipe of {name}?").format(name=path.name)
+            if await ask(self, self.tr("Recipe"), title, "\n".join(lines), self.tr("Restore")):
+                tab.open_recipe(recipe)
+                self.tell(self.tr("Recipe restored; press Run to make the pictures again"))
+        except StudioError as error:
+            tab.errors.show_error(error)
+        except Exception as error:
+            self.crashed(error)
+
+    async def offer_recovery(self) -> None:
+        """After a crash: offer the recipe that was in use."""
+        recipe = self.session.settings.recipe
+        if not recipe:
+            return
+        shown = json.dumps(recipe, indent=1)[:600]
+        question = self.tr("The studio did not close in order last time. Restore your recipe?")
+        if await ask(self, self.tr("Welcome back"), question, shown, self.tr("Restore")):
+            try:
+                self.tabs["sample"].open_recipe(recipe)
+            except StudioError as error:
+                self.tell(str(error))
+
+    # -- closing ------------------------------------------------------------------------------------
+
+    def _shown(self) -> None:
+        for tab in self.tabs.values():
+            tab.shown()
+
+    def closeEvent(self, event: QCloseEvent) -> None:
+        """Ask once during work, then hand over to whoever shuts the window down."""
+        event.ignore()
+        if self._closing:
+            return
+        busy = [tab for tab in self.tabs.values() if tab.runner.busy]
+        self._closing = True
+        spawn(self._close(bool(busy)))
+
+    async def _close(self, busy: bool) -> None:
+        if busy and not await ask(
+            self,
+            self.tr("Close the studio?"),
+            self.tr("Pictures are still being made."),
+            self.tr("What is finished stays in the files you saved; the run under way is stopped."),
+            self.tr("Stop and close"),
+        ):
+            self._closing = False
+            return
+        if self._on_close is not None:
+            self._on_close()
+        else:
+            await self.shutdown()
+
+    async def shutdown(self) -> None:
+        """Stop all work, keep the layout, leave no thread behind."""
+        self._closing = True
+        self._device_timer.stop()
+        self._save_layout()
+        self.hide()
+        for tab in self.tabs.values():
+            tab.runner.stop()
+        await self.session.engine.close()
+        await asyncio.gather(*(tab.runner.finished() for tab in self.tabs.values()))
+        self.session.remember(clean=True)
+        self.deleteLater()

@@ -1,0 +1,226 @@
+"""The recipe of a sample, left in the window: model, preset, sampler, how many, seed, class, cost."""
+
+from __future__ import annotations
+
+from PySide6.QtCore import Qt, Signal
+from PySide6.QtWidgets import (
+    QComboBox,
+    QFormLayout,
+    QFrame,
+    QHBoxLayout,
+    QLabel,
+    QPushButton,
+    QScrollArea,
+    QSlider,
+    QSpinBox,
+    QVBoxLayout,
+    QWidget,
+)
+
+from studio import spec
+from studio.diffusion.catalog import PRESETS
+from studio.diffusion.sampler import Sampler
+from studio.engine.jobs import MOST_PICTURES, SampleJob
+from studio.errors import SpecError
+from studio.ui.form import Choice, told
+from studio.ui.seed import SeedEdit
+from studio.weights.shelf import Entry
+
+CUSTOM = "custom"
+
+
+class RecipePanel(QWidget):
+    """Edits a SampleJob for the model of the session. Emits `changed` when a person changes it."""
+
+    changed = Signal()
+
+    def __init__(self, parent: QWidget | None = None) -> None:
+        super().__init__(parent)
+        self._entry: Entry | None = None
+        self.facts = QLabel()
+        self.facts.setObjectName("modelFacts")
+        self.facts.setWordWrap(True)
+        self.preset = self._preset()
+        self.sampler = Choice(Sampler, PRESETS["quick"][1], "sampler")
+        self.count, self._count_slider = self._count()
+        self.seed = SeedEdit()
+        self.classes = QComboBox()
+        self.classes.setObjectName("class")
+        self.classes.setAccessibleName(self.tr("Class"))
+        self.classes.setToolTip(self.tr("What the pictures should show, if the model was told"))
+        self.cost = QLabel()
+        self.cost.setObjectName("cost")
+        self.cost.setWordWrap(True)
+        self._lay_out()
+        self.preset.activated.connect(self._preset_chosen)
+        self.sampler.changed.connect(self._sampler_changed)
+        self.seed.changed.connect(lambda _: self.changed.emit())
+        self.classes.activated.connect(lambda _: self.changed.emit())
+        self._tell_cost()
+
+    # -- the job ------------------------------------------------------------------------------------
+
+    def job(self) -> SampleJob:
+        """The SampleJob as it is set. Raises SpecError if there is no model."""
+        if self._entry is None:
+            raise SpecError("There is no model to sample from.", "Train one, or get one.")
+        job = SampleJob(
+            model=self._entry.name,
+            sampler=self.sampler.value(),
+            count=self.count.value(),
+            seed=self.seed.value(),
+            classes=self.classes.currentData() or "",
+        )
+        spec.check(job)
+        return job
+
+    def show_job(self, job: SampleJob) -> None:
+        """Show the settings of a job; the model is the session's to choose."""
+        self.sampler.set_value(job.sampler)
+        self.count.setValue(job.count)
+        self.seed.set_value(job.seed)
+        self.classes.setCurrentIndex(max(0, self.classes.findData(job.classes)))
+        self._show_preset()
+        self._tell_cost()
+
+    def set_model(self, entry: Entry | None) -> None:
+        """Show the facts and classes of the model that is chosen."""
+        self._entry = entry
+        wanted = self.classes.currentData()
+        self.classes.clear()
+        self.classes.addItem(self.tr("Any"), "")
+        info = entry.info if entry else None
+        if entry is None or info is None:
+            self.facts.setText(self.tr("No model on the shelf yet."))
+        else:
+            colours = self.tr("grey") if info.colours == 1 else self.tr("colour")
+            self.facts.setText(
+                f"{entry.name} · {info.size}×{info.size} {colours} · {info.sde.title}"
+            )
+        names = info.classes if info else ()
+        if names:
+            self.classes.addItem(self.tr("Each in turn"), "each")
+        for name in names:
+            self.classes.addItem(name.capitalize(), name)
+        self.classes.setCurrentIndex(max(0, self.classes.findData(wanted)))
+        self.classes.setEnabled(bool(names))
+        if not names:
+            self.classes.setToolTip(self.tr("This model was trained without classes"))
+
+    # -- parts --------------------------------------------------------------------------------------
+
+    def _preset(self) -> QComboBox:
+        combo = QComboBox()
+        combo.setObjectName("preset")
+        combo.setAccessibleName(self.tr("Preset"))
+        combo.setToolTip(self.tr("A sampler with settings that suit it"))
+        for name, (label, _) in PRESETS.items():
+            combo.addItem(told(label), name)
+        combo.addItem(self.tr("Own settings"), CUSTOM)
+        return combo
+
+    def _count(self) -> tuple[QSpinBox, QSlider]:
+        spin, slider = QSpinBox(), QSlider(Qt.Orientation.Horizontal)
+        spin.setObjectName("count")
+        for widget in (spin, slider):
+            widget.setRange(1, MOST_PICTURES)
+            widget.setValue(16)
+            widget.setToolTip(self.tr("How many pictures at once"))
+            widget.setAccessibleName(self.tr("Pictures"))
+        slider.valueChanged.connect(spin.setValue)
+        spin.valueChanged.connect(slider.setValue)
+        spin.valueChanged.connect(lambda _: self.changed.emit())
+        return spin, slider
+
+    def _lay_out(self) -> None:
+        top = QFormLayout()
+        top.setFieldGrowthPolicy(QFormLayout.FieldGrowthPolicy.ExpandingFieldsGrow)
+        top.setLabelAlignment(Qt.AlignmentFlag.AlignLeft | Qt.AlignmentFlag.AlignVCenter)
+        pictures = QHBoxLayout()
+        pictures.addWidget(self._count_slider, 1)
+        pictures.addWidget(self.count)
+        top.addRow(self.tr("Preset"), self.preset)
+        top.addRow(self.tr("Class"), self.classes)
+        top.addRow(self.tr("Pictures"), pictures)
+        top.addRow(self.tr("Seed"), self.seed)
+        box = QVBoxLayout(self)
+        box.setContentsMargins(0, 0, 0, 0)
+        box.setSpacing(10)
+        box.addWidget(self._title(self.tr("Recipe")))
+        box.addWidget(self.facts)
+        box.addLayout(top)
+        box.addWidget(self._title(self.tr("Sampler")))
+        box.addWidget(self.sampler)
+        box.addWidget(self.cost)
+        box.addStretch()
+
+    def _title(self, text: str) -> QLabel:
+        label = QLabel(text)
+        label.setObjectName("sectionTitle")
+        return label
+
+    def _preset_chosen(self, index: int) -> None:
+        name = self.preset.itemData(index)
+        if name in PRESETS:
+            self.sampler.set_value(PRESETS[name][1])
+        self._tell_cost()
+        self.changed.emit()
+
+    def _sampler_changed(self, _: object) -> None:
+        self._show_preset()
+        self._tell_cost()
+        self.changed.emit()
+
+    def _show_preset(self) -> None:
+        value = self.sampler.value()
+        known = [name for name, (_, sampler) in PRESETS.items() if sampler == value]
+        self.preset.setCurrentIndex(self.preset.findData(known[0] if known else CUSTOM))
+
+    def _tell_cost(self) -> None:
+        calls = self.sampler.value().cost()
+        self.cost.setText(
+            self.tr("Takes as many network calls as the tolerance asks for.")
+            if calls is None
+            else self.tr("%n network calls", "", calls)
+        )
+
+
+def scrolled(widget: QWidget) -> QScrollArea:
+    """The widget in a frameless area that scrolls up and down only."""
+    area = QScrollArea()
+    area.setWidget(widget)
+    area.setWidgetResizable(True)
+    area.setFrameShape(QFrame.Shape.NoFrame)
+    area.setHorizontalScrollBarPolicy(Qt.ScrollBarPolicy.ScrollBarAlwaysOff)
+    return area
+
+
+def differences(old: SampleJob, new: SampleJob) -> list[str]:
+    """What changes from one job to the other, a line each: "Seed: 3 → 7"."""
+    before, after = _flat(spec.to_dict(old)), _flat(spec.to_dict(new))
+    lines = []
+    for key in sorted(before.keys() | after.keys()):
+        if before.get(key) != after.get(key):
+            lines.append(f"{key}: {before.get(key, '–')} → {after.get(key, '–')}")
+    return lines
+
+
+def _flat(data: dict[str, object], prefix: str = "") -> dict[str, object]:
+    flat: dict[str, object] = {}
+    for key, value in data.items():
+        name = f"{prefix}{key}" if key != "kind" else prefix.rstrip(".") or "kind"
+        if isinstance(value, dict):
+            flat |= _flat(value, f"{name}.")
+        else:
+            flat[name] = value
+    return flat
+
+
+def run_button(text: str, tip: str) -> QPushButton:
+    """The primary button of a mode."""
+    button = QPushButton(text)
+    button.setObjectName("run")
+    button.setToolTip(tip)
+    button.setAccessibleName(text)
+    button.setDefault(True)
+    return button

@@ -1,0 +1,45 @@
+"""What all modes share: the engine, the shelf, the settings and the model that is chosen."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from PySide6.QtCore import QObject, Signal
+
+from studio import spec
+from studio.engine.engine import Engine
+from studio.errors import SaveError
+from studio.settings import Settings
+from studio.weights.shelf import Entry, Shelf
+
+
+class Session(QObject):
+    """One for each window. Emits `model_changed` with an Entry or None."""
+
+    model_changed = Signal(object)
+    shelf_changed = Signal()
+    settings_changed = Signal(object)
+
+    def __init__(self, engine: Engine, shelf: Shelf, settings: Settings) -> None:
+        super().__init__()
+        self.engine, self.shelf, self.settings = engine, shelf, settings
+        self.model: Entry | None = None
+        self.choose_model(settings.model)
+
+    def choose_model(self, name: str) -> None:
+        """Use the model called `name`, else the first that works, else none."""
+        usable = {e.name: e for e in self.shelf.entries() if e.info is not None}
+        self.model = usable.get(name) or next(iter(usable.values()), None)
+        if self.model is not None and self.model.name != self.settings.model:
+            self.remember(model=self.model.name)
+        self.model_changed.emit(self.model)
+
+    def remember(self, **values: Any) -> None:
+        """Change settings and keep them. Without a place to write, they last until the end."""
+        for name, value in values.items():
+            self.settings = spec.replace(self.settings, name, value)
+        try:
+            self.settings.save()
+        except SaveError as error:
+            self.problem = str(error)
+        self.settings_changed.emit(self.settings)

@@ -1,0 +1,63 @@
+"""Where a model runs: CUDA (ROCm answers to the same name), Apple's MPS, or the processor."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass
+
+from studio.errors import DeviceError
+from studio.lazy import torch
+
+
+@dataclass(frozen=True)
+class DeviceFacts:
+    """What a person is told of the device; memory in bytes, 0 if it cannot be told."""
+
+    device: str
+    name: str
+    used: int = 0
+    total: int = 0
+
+
+def resolve(wanted: str = "auto") -> str:
+    """The device to use. "auto" takes the best there is. Raises DeviceError if it is not there."""
+    there = available()
+    if wanted == "auto":
+        return there[0]
+    if wanted in there or (wanted.startswith("cuda:") and "cuda" in there):
+        return wanted
+    raise DeviceError(f"There is no device “{wanted}” here.", f"Use {' or '.join(there)}.")
+
+
+def available() -> list[str]:
+    """Devices that torch can use here, best first."""
+    found = ["cuda"] if torch.cuda.is_available() else []
+    if torch.backends.mps.is_available():
+        found.append("mps")
+    return [*found, "cpu"]
+
+
+def facts(device: str) -> DeviceFacts:
+    if device.startswith("cuda"):
+        free, total = torch.cuda.mem_get_info(device)
+        return DeviceFacts(device, torch.cuda.get_device_name(device), total - free, total)
+    if device == "mps":
+        return DeviceFacts(device, "Apple GPU", torch.mps.current_allocated_memory())
+    return DeviceFacts(device, f"CPU, {torch.get_num_threads()} threads", resident_bytes())
+
+
+def resident_bytes() -> int:
+    """Memory that this process holds now; 0 where the system does not tell."""
+    try:
+        with open("/proc/self/statm") as file:
+            return int(file.read().split()[1]) * os.sysconf("SC_PAGE_SIZE")
+    except (OSError, ValueError, IndexError):
+        return 0
+
+
+def is_out_of_memory(error: BaseException) -> bool:
+    """Whether an exception says that the device or the machine has no memory left."""
+    text = str(error).lower()
+    return isinstance(error, MemoryError) or (
+        isinstance(error, RuntimeError) and ("out of memory" in text or "can't allocate" in text)
+    )
