@@ -39,7 +39,7 @@ def sampler(
 
 
 def with_options(base: T, options: Mapping[str, Any]) -> T:
-    """`base` with options set by path ("corrector.snr") or by bare name ("snr") if it is the only one.
+    """`base` with options set by path ("corrector.snr") or by bare name ("snr") if that is enough.
 
     Options that choose a member of a family ("corrector": "none") go first, because the others may
     be theirs. Raises SpecError for names that are unknown or stand for several settings.

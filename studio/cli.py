@@ -56,8 +56,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         _silence()
         return _PIPE_CLOSED
     except KeyboardInterrupt:
-        sys.stderr.write("score-studio: interrupted\n")
-        return 130
+        return _interrupted("--json" in words)
     except Exception as error:
         return _failed(error, "--json" in words)
 
@@ -132,9 +131,9 @@ def parse(name: str, words: Sequence[str]) -> Command | Outcome:
         if not stop.code:
             return Outcome({"help": said.getvalue()}, said.getvalue().rstrip())
         raise _complaint(complained.getvalue(), name, cls) from None
-    given = {
-        f.name: v for f in dataclasses.fields(values) if (v := getattr(values, f.name)) != f.default
-    }
+    said_so = {f.name: getattr(values, f.name) for f in dataclasses.fields(values)}
+    usual = {f.name: f.default for f in dataclasses.fields(values)}
+    given = {name: value for name, value in said_so.items() if value != usual[name]}
     command = spec.from_dict(cls, given)
     spec.check(command)
     return command
@@ -158,9 +157,8 @@ def _annotated(cls: type[Command], field: dataclasses.Field[Any]) -> Any:
     from tyro import conf
 
     kind, place = spec.hints(cls)[field.name], bool(field.metadata.get("positional"))
-    choices = spec.about(field).choices or tuple(
-        isinstance(kind, type) and spec.members(kind) or ()
-    )
+    members = spec.members(kind) if isinstance(kind, type) else None
+    choices = spec.about(field).choices or tuple(members or ())
     metavar = field.name.upper() if place else _metavar(kind)
     silent = "" if _default(field) in ("", False, ()) else None
     arg = {"help": _help(field), "help_behavior_hint": silent}
@@ -209,14 +207,15 @@ def _complaint(box: str, name: str, cls: type[Command]) -> _Usage:
     hint = f"See score-studio {name} --help."
     if message.startswith("Missing from") or "Required" in message:
         message = f"{' and '.join(needed)} must be given"
-    elif message.startswith("Unrecognized options") and (wrong := re.search(r"--[\w-]+", message)):
-        if near := difflib.get_close_matches(wrong[0], flags, n=1):
-            hint = f"Did you mean {near[0]}?"
+    elif message.startswith("Unrecognized options"):
+        wrong = re.search(r"--[\w-]+|$", message)
+        near = difflib.get_close_matches(wrong[0] if wrong else "", flags, n=1)
+        hint = f"Did you mean {near[0]}?" if near else hint
     return _Usage(message[0].upper() + message[1:].rstrip(".") + ".", hint)
 
 
 def _sentence(box: str) -> str:
-    """What stands in a frame of tyro's between its title and its next rule; "" if it has changed."""
+    """What stands in a frame of tyro's between its title and its next rule; "" if frames change."""
     plain = re.sub(r"\x1b\[[0-9;]*m", "", box)
     rows = [line.strip(" │|\n") for line in plain.splitlines()]
     parts: list[list[str]] = [[]]
@@ -238,6 +237,13 @@ def _show(outcome: Outcome, as_json: bool) -> int:
         print(outcome.text)
     sys.stdout.flush()
     return outcome.code
+
+
+def _interrupted(as_json: bool) -> int:
+    if as_json:
+        _print_json({"error": "interrupted", "hint": ""})
+    sys.stderr.write("score-studio: interrupted\n")
+    return 130
 
 
 def _failed(error: Exception, as_json: bool) -> int:

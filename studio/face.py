@@ -47,7 +47,7 @@ def sample(
     """Sample `count` pictures; the last Step's `denoised` (count, C, H, W) is the result.
 
     `sampler` is a short name, a preset or a Sampler; `options` are its settings, by bare name or as
-    `**{"corrector.snr": 0.2}`. `steps` is ignored, with a warning, by samplers that choose their own.
+    `**{"corrector.snr": 0.2}`. `steps` is ignored, with a warning, by those that choose their own.
     Picture i has the seed `seed + i`, alone or in company. Raises SpecError before the first step.
     """
     if count < 1:

@@ -1,8 +1,8 @@
 """Pictures as files: PNGs that carry the recipe that made them, animations, contact sheets.
 
 A recipe is the job of the engine as JSON data, kept in the PNG's text chunk `score-studio` as
-`{"version": 1, "job": {...}}`. What is read back is untrusted: whoever uses it builds Specs from it,
-which check every field.
+`{"version": 1, "job": {...}}`. What is read back is untrusted: whoever uses it builds Specs
+from it, which check every field.
 """
 
 from __future__ import annotations
@@ -114,7 +114,7 @@ def check_animation(path: Path) -> None:
 
 
 def check_writable(path: Path) -> None:
-    """Raise SaveError if no file can be put at `path`; its folder is made. For use before long work."""
+    """Raise SaveError, before long work, if no file can be put at `path`. Its folder is made."""
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         if path.is_dir():
@@ -129,7 +129,7 @@ def check_writable(path: Path) -> None:
 
 
 def enlarged(picture: np.ndarray, least: int = _LEAST) -> np.ndarray:
-    """A picture (H, W, C) with every pixel repeated, so that its shorter side is at least `least`."""
+    """A picture (H, W, C), pixels repeated so that its shorter side is at least `least`."""
     factor = math.ceil(least / min(picture.shape[:2]))
     return picture.repeat(factor, axis=0).repeat(factor, axis=1) if factor > 1 else picture
 

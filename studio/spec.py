@@ -198,7 +198,7 @@ def _plain(wanted: type, value: Any) -> Any:
         return value if isinstance(value, str) else None
     try:
         number = float(value)
-    except (TypeError, ValueError):
+    except (TypeError, ValueError, OverflowError):
         return None
     if wanted is float:
         return number

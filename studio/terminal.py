@@ -1,4 +1,4 @@
-"""What a command shows while it works. Everything goes to stderr; stdout is for the result alone."""
+"""What a command shows while it works. All goes to stderr; stdout is for the result alone."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What the tests share: exact scores, the registries as marks, a tiny model, a home of their own."""
+"""What the tests share: exact scores, the registries as marks, a tiny model, a home."""
 
 from __future__ import annotations
 
@@ -83,7 +83,9 @@ def noise_for(sampler: Sampler, score: Score, seed: int = 0, count: int = 2, **k
     return Noise.of(seed, count, score.shape, score.sde, depth=sampler.depth, **kw)
 
 
-def steps_of(sampler: Sampler, score: Score, seed: int = 0, count: int = 2, **kw: Any) -> list[Step]:
+def steps_of(
+    sampler: Sampler, score: Score, seed: int = 0, count: int = 2, **kw: Any
+) -> list[Step]:
     """Every Step of a run, in float64 unless said."""
     kw.setdefault("dtype", torch.float64)
     return list(sampler.run(score, noise_for(sampler, score, seed, count, **kw)))

@@ -71,7 +71,11 @@ def test_solvers_follow_scipy_where_no_closed_form_exists(sde):
     )
     wanted = path.y[:, -1].reshape(shape)
     np.testing.assert_allclose(ours.numpy(), wanted, atol=2e-4)
-    for sampler, steps, allowed in (("heun", 400, 2e-3), ("dpm2m", 800, 2e-3), ("euler", 1500, 0.03)):
+    for sampler, steps, allowed in (
+        ("heun", 400, 2e-3),
+        ("dpm2m", 800, 2e-3),
+        ("euler", 1500, 0.03),
+    ):
         end = arrival(build(sampler, steps=steps), score)[1].numpy()
         np.testing.assert_allclose(end, wanted, atol=allowed)
 
@@ -102,7 +106,7 @@ def test_the_estimate_on_the_way_is_tweedies(sde):
 
 @every_sde
 def test_flow_keeps_the_marginals(sde):
-    """d Var / dt along the flow is the Fokker-Planck one: 2 Var (f - g² slope) matches the SDE's."""
+    """The flow changes the variance as the SDE does: 2 x dx/dt = dVar/dt for x of deviation one."""
     std, t = 0.5, torch.tensor([0.02, 0.3, 0.9], dtype=torch.float64)
     a, s = sde.marginal(t)
     f, g = sde.coefficients(t)

@@ -1,7 +1,8 @@
-"""Noise is a Brownian path: a function of seed, sample and time, whoever asks, in whatever order."""
+"""Noise is a Brownian path: a function of seed, sample and time, in whatever order one asks."""
 
 from __future__ import annotations
 
+import itertools
 import math
 
 import pytest
@@ -47,7 +48,7 @@ def test_noise_does_not_depend_on_batch_mates(sde):
 @every_sde
 def test_noise_does_not_depend_on_the_order_of_asking(sde):
     times = GRIDS["log_snr"]().times(sde, 12).tolist()
-    pairs = list(zip(times, times[1:]))
+    pairs = list(itertools.pairwise(times))
     down, up = Noise((1,), (1, 4, 4), sde), Noise((1,), (1, 4, 4), sde)
     first = {pair: down.increment(*pair) for pair in pairs}
     second = {pair: up.increment(*pair) for pair in reversed(pairs)}
@@ -62,7 +63,9 @@ def test_steps_have_unit_variance_and_do_not_know_each_other(sde, grid):
     steps = 10
     times = grid.times(sde, steps).tolist()
     noise = Noise((5,), SHAPE, sde, depth=path_depth(steps))
-    z = torch.stack([noise.increment(t, s).flatten() for t, s in zip(times, times[1:])]).double()
+    z = torch.stack(
+        [noise.increment(t, s).flatten() for t, s in itertools.pairwise(times)]
+    ).double()
     gram = z @ z.T / VALUES - torch.eye(steps, dtype=torch.float64)
     # Five standard errors: 1 / √n off the diagonal, √2 / √n on it.
     assert gram.abs().max() < 5 * math.sqrt(2 / VALUES)
@@ -73,7 +76,9 @@ def test_many_steps_have_unit_variance_too():
     sde, steps = VPSDE(), 400
     times = GRIDS["log_snr"]().times(sde, steps).tolist()
     noise = Noise((5,), (3, 16, 16), sde, depth=path_depth(steps))
-    z = torch.stack([noise.increment(t, s).flatten() for t, s in zip(times, times[1:])]).double()
+    z = torch.stack(
+        [noise.increment(t, s).flatten() for t, s in itertools.pairwise(times)]
+    ).double()
     assert float(z.var()) == pytest.approx(1, abs=0.02)
     neighbours = (z[1:] * z[:-1]).mean()
     assert abs(float(neighbours)) < 0.01
@@ -95,7 +100,7 @@ def test_a_deeper_path_agrees_with_a_coarser_one_at_its_times(sde):
     u = torch.arange(17, dtype=torch.float64).flip(0) / 16  # the borders of the leaves at depth 4
     times = sde.time(torch.exp(low + u * (high - low))).tolist()
     coarse, fine = (Noise((2,), (1, 8, 8), sde, depth=depth) for depth in (4, 9))
-    for t, s in zip(times, times[1:]):
+    for t, s in itertools.pairwise(times):
         assert torch.allclose(coarse.increment(t, s), fine.increment(t, s), atol=2e-3)
 
 
@@ -122,7 +127,7 @@ def test_a_branch_shares_the_path_above_and_not_below(sde):
 def test_a_step_across_a_branch_adds_both_sides():
     noise = Noise((4,), SHAPE, VESDE()).branch(0.4, 1).branch(0.7, 2)
     times = [0.9, 0.7, 0.5, 0.4, 0.2]
-    parts = sum(moved(noise, t, s) for t, s in zip(times, times[1:]))
+    parts = sum(moved(noise, t, s) for t, s in itertools.pairwise(times))
     whole = moved(noise, 0.9, 0.2)
     torch.testing.assert_close(parts, whole, rtol=0, atol=1e-4 * span(noise.sde, 0.9, 0.2))
     assert float(noise.increment(0.5, 0.3).std()) == pytest.approx(1, abs=0.05)

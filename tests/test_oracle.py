@@ -1,7 +1,7 @@
 """Every predictor against the exact answer, without Monte Carlo and without a network.
 
-For data N(0, s²) the score is linear, so a step is x -> m x + n z and the variance of a whole run is
-known: V <- m² V + n². m and n are read off a predictor by giving it (x, z) = (1, 0) and (0, 1).
+For data N(0, s²) the score is linear, so a step is x -> m x + n z and the variance of a whole run
+is known: V <- m² V + n². m and n are read off a predictor by giving it (x, z) = (1, 0) and (0, 1).
 The table is that of research/engine.md, section 2.5: error of the standard deviation at t = eps, in
 percent, at 20, 50, 100 and 1000 network calls, without the final denoising. The numbers there come
 from another program, so agreement within their last printed digit is agreement of two derivations.

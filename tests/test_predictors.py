@@ -8,7 +8,7 @@ import pytest
 import torch
 from conftest import every_predictor, every_sde, gaussian_score
 
-from studio.diffusion.predictors import PREDICTORS, DPM2M, Euler, Heun
+from studio.diffusion.predictors import DPM2M, PREDICTORS, Euler, Heun
 from studio.diffusion.sampler import Counted
 from studio.diffusion.score import Score, expand
 

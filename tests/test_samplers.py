@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 
 import pytest
@@ -87,7 +88,7 @@ def test_the_last_step_has_the_result_and_the_calls_add_up(sampler):
     assert not any(step.finished for step in before)
     assert torch.equal(last.x, last.denoised)
     assert [s.index for s in before] == list(range(1, len(before) + 1))
-    assert all(a.t >= b.t and a.nfe <= b.nfe for a, b in zip(steps, steps[1:]))
+    assert all(a.t >= b.t and a.nfe <= b.nfe for a, b in itertools.pairwise(steps))
     assert before[-1].t == pytest.approx(VPSDE.eps)
     assert chosen.cost() in (None, last.nfe)
 

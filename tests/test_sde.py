@@ -14,7 +14,9 @@ TIMES = torch.tensor([1e-5, 1e-3, 0.02, 0.1, 0.3, 0.5, 0.8, 1.0], dtype=torch.fl
 
 
 def close(ours, wanted, rtol=1e-9, atol=0.0):
-    torch.testing.assert_close(ours, torch.as_tensor(wanted, dtype=ours.dtype), rtol=rtol, atol=atol)
+    torch.testing.assert_close(
+        ours, torch.as_tensor(wanted, dtype=ours.dtype), rtol=rtol, atol=atol
+    )
 
 
 @every_sde

@@ -16,9 +16,7 @@ class ListModels(Command):
 
     def run(self) -> Outcome:
         entries = Shelf().entries()
-        lines = [_row(entry) for entry in entries] or [
-            "No models yet. score-studio train makes one."
-        ]
+        lines = [_row(entry) for entry in entries] or ["No models. score-studio train makes one."]
         return Outcome({"models": [facts(entry) for entry in entries]}, "\n".join(lines))
 
 

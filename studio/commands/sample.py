@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
@@ -25,7 +24,7 @@ from studio.weights.shelf import Shelf
 class Sample(Command):
     """Sample pictures from a model.
 
-    Several pictures are laid out as one sheet, or with --separate written each to a file of its own.
+    Several pictures are laid out as one sheet; with --separate each gets a file of its own.
     """
 
     model: str = positional(help="A name on the shelf, or the path of a model's folder.")
@@ -63,7 +62,7 @@ class Sample(Command):
         job = SampleJob(self.model, sampler, self.count, self.seed, self.label)
         setting = Setting(shelf, self.device, rate=0)
         finished, kept = _watch(job.run(setting))
-        self._write(finished, files, shelf)
+        self._write(finished, files)
         if self.frames:
             recipes.write_animation(Path(self.frames), _moments(kept, self.view))
             files.append(Path(self.frames))
@@ -101,22 +100,14 @@ class Sample(Command):
         sampler, note = choose.sampler(self.sampler or suits, self.steps, options)
         return sampler, [note] if note else []
 
-    def _write(self, finished: Finished, files: list[Path], shelf: Shelf) -> None:
+    def _write(self, finished: Finished, files: list[Path]) -> None:
         if not self.separate:
             recipes.write_png(files[0], pictures.grid(finished.pictures), finished.recipe)
             return
-        info = shelf.find(self.model).info
-        classes = info.classes if info else ()
         for i, (path, picture) in enumerate(zip(files, finished.pictures)):
-            recipes.write_png(path, picture, _alone(finished.recipe, i, classes))
-
-
-def _alone(recipe: dict[str, Any], index: int, classes: tuple[str, ...]) -> dict[str, Any]:
-    """The recipe of one picture of a batch: it comes out the same without the others."""
-    alone = recipe | {"count": 1, "seed": recipe["seed"] + index}
-    if recipe["classes"] == "each":
-        alone["classes"] = classes[index % len(classes)]
-    return alone
+            # Picture i comes out the same alone, with its own seed.
+            alone = finished.recipe | {"count": 1, "seed": self.seed + i}
+            recipes.write_png(path, picture, alone)
 
 
 def _watch(events: Iterator[Event]) -> tuple[Finished, list[Trajectory]]:

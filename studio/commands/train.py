@@ -8,6 +8,7 @@ import math
 import shlex
 import signal
 import threading
+from collections import deque
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,6 +18,7 @@ from studio import choose, paths, recipes, spec, terminal
 from studio.commands import Command, Outcome, positional
 from studio.diffusion import pictures
 from studio.diffusion.catalog import SAMPLERS
+from studio.diffusion.noise import Noise
 from studio.engine.jobs import class_condition
 from studio.errors import SaveError, SpecError
 from studio.training import card, data
@@ -26,6 +28,7 @@ from studio.training.trainer import Trainer, Training, TrainStep, train
 from studio.weights.devices import resolve
 
 _SHOWN = 16  # pictures in a sample of the run
+_SAMPLE_STEPS = 20
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -70,10 +73,12 @@ class Train(Training, Command):
         log = Log(folder, trainer.step)
         first = trainer.step
         stopped = self._train(trainer, log)
+        facts = self._facts(trainer, found, log) | {"resumed_at": first, "interrupted": stopped}
+        said = f"{folder.name} is at step {trainer.step}, loss {log.loss:.4f}: {folder}"
         if stopped:
-            raise KeyboardInterrupt
+            return Outcome(facts, f"{said}\nThe same command goes on from here.", code=130)
         card.write(folder, self._card(trainer, found, log))
-        return Outcome(self._facts(trainer, found, log, first), self._said(trainer, folder, log))
+        return Outcome(facts, said)
 
     def folder(self) -> Path:
         """Where the run is kept. Raises SpecError if --out is missing or no name."""
@@ -145,14 +150,13 @@ class Train(Training, Command):
                 words += [flag, spec.kind(value) if dataclasses.is_dataclass(value) else str(value)]
         return shlex.join(words)
 
-    def _facts(self, trainer: Trainer, found: Pictures, log: Log, first: int) -> dict[str, Any]:
+    def _facts(self, trainer: Trainer, found: Pictures, log: Log) -> dict[str, Any]:
         return {
             "name": trainer.folder.name,
             "path": str(trainer.folder),
             "pictures": len(found),
             "classes": list(found.classes),
             "skipped": [{"file": name, "reason": reason} for name, reason in found.skipped],
-            "resumed_at": first,
             "steps": trainer.step,
             "loss": log.loss,
             "pictures_per_second": log.speed,
@@ -160,10 +164,6 @@ class Train(Training, Command):
             "device": trainer.device,
             "plan": spec.to_dict(trainer.plan),
         }
-
-    @staticmethod
-    def _said(trainer: Trainer, folder: Path, log: Log) -> str:
-        return f"{folder.name} is at step {trainer.step}, loss {log.loss:.4f}: {folder}"
 
 
 def _default(field: dataclasses.Field[Any]) -> Any:
@@ -194,15 +194,12 @@ def _interrupts() -> Iterator[threading.Event]:
 
 
 def _write_samples(trainer: Trainer, step: int) -> None:
-    """What the model makes of the same noise at this step. A full disk does not end the training."""
+    """What the model makes of the same noise at this step. A full disk does not end the run."""
     score = trainer.score()
-    sampler = SAMPLERS["dpm2m"](steps=20)
-    condition = class_condition(score, "each" if score.classes else "", _SHOWN)
-    from studio.diffusion.noise import Noise
-
+    sampler = SAMPLERS["dpm2m"](steps=_SAMPLE_STEPS)
+    condition = class_condition(score, "each" if score.classes else "", _SHOWN, 0)
     noise = Noise.of(0, _SHOWN, score.shape, score.sde, device=trainer.device)
-    for last in sampler.run(score, noise, condition):
-        pass
+    (last,) = deque(sampler.run(score, noise, condition), maxlen=1)
     sheet = recipes.contact_sheet(pictures.to_pictures(last.x, score.value_range))
     try:
         recipes.write_png(trainer.folder / "samples" / f"step-{step:06}.png", sheet)

@@ -16,7 +16,7 @@ from collections import OrderedDict, deque
 from collections.abc import Generator
 from typing import Any, Protocol
 
-from studio.engine.events import REPLACEABLE, Event, Metric
+from studio.engine.events import REPLACEABLE, Event, Metric, Picture, Progress
 from studio.errors import DeviceError, StudioError
 from studio.weights.devices import DeviceFacts, is_out_of_memory
 
@@ -72,7 +72,7 @@ class Mailbox:
             self._closed, self._error = True, error
         self._wake()
 
-    def holds_picture(self, kind: type[Event]) -> bool:
+    def holds(self, kind: type[Event]) -> bool:
         """Whether an event of this kind still waits to be read."""
         with self._lock:
             return any(isinstance(e, kind) for e in self._events.values())
@@ -132,7 +132,7 @@ class Run:
         self._change(paused=False, credit=0)
 
     def step(self) -> None:
-        """While paused: go on for one event."""
+        """While paused: go on to the next Progress, that is, for one step."""
         self._change(paused=True, credit=self._credit + 1)
 
     def stop(self) -> None:
@@ -182,7 +182,8 @@ class Run:
             return self._finish()
         except BaseException as error:
             return self._finish(explained(error))
-        self._credit = max(0, self._credit - 1)
+        if isinstance(event, Progress):
+            self._credit = max(0, self._credit - 1)
         self._mail.put(event)
         return True
 
@@ -201,13 +202,11 @@ class _Paced:
     """A Context that lets pictures be made only when the last one has been read."""
 
     def __init__(self, context: Context, mail: Mailbox) -> None:
-        from studio.engine.events import Picture
-
         self.shelf, self.device, self.facts = context.shelf, context.device, context.facts
-        self._context, self._mail, self._kind = context, mail, Picture
+        self._context, self._mail = context, mail
 
     def wants_picture(self) -> bool:
-        return self._context.wants_picture() and not self._mail.holds_picture(self._kind)
+        return self._context.wants_picture() and not self._mail.holds(Picture)
 
 
 class _Lane:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Generator, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 from studio import spec
@@ -133,7 +133,7 @@ class Watch:
 
 
 class Watched:
-    """A sampler's Steps as events: Progress each step, a Picture and Metric when one is wanted."""
+    """A sampler's Steps as events: a Picture and Metric when one is wanted, then Progress."""
 
     def __init__(
         self, context: Context, score: Score, steps: Iterator[Step], watch: Watch, lane: int = 0
@@ -159,9 +159,10 @@ class Watched:
         snr = self._log_snr(step.t)
         if step.finished or self.context.wants_picture() or self.trajectory.due(snr):
             self._waiting = self._picture(step, snr)
-        return Progress(
-            step.index, step.total, self._watch.calls, snr, self._watch.seconds, lane=self.lane
-        )
+        # Progress comes last: it is where a run that goes step by step is held.
+        progress = Progress(step.index, step.total, self._watch.calls, snr, self._watch.seconds)
+        self._waiting.append(replace(progress, lane=self.lane))
+        return self._waiting.pop(0)
 
     def continue_with(self, sampler: Sampler, noise: Noise, condition: Condition = FREE) -> None:
         """Leave this sampler; the given one goes on from the state it has reached.

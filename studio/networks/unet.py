@@ -56,6 +56,8 @@ class UNetOptions:
             )
         if not 0 <= self.top <= 256 or (self.top and self.patch == 1):
             raise SpecError("A stage on top (up to 256 channels) goes with folded pixels only.")
+        if not 1 <= self.embedding <= 8192 or not 0 <= self.dropout < 1:
+            raise SpecError("A U-Net needs an embedding of 1 to 8192 and a dropout below 1.")
         if self.colours not in (1, 3) or not 0 <= self.classes <= 100_000:
             raise SpecError("A U-Net works on pictures with 1 or 3 channels.")
 

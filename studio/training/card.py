@@ -1,4 +1,4 @@
-"""The card that a training run writes for its model: from what, how, for how long, on what machine."""
+"""The card of a trained model: from what it was made, how, for how long, on what machine."""
 
 from __future__ import annotations
 

@@ -10,6 +10,9 @@ import colorsys
 import io
 import json
 import lzma
+import math
+import zipfile
+import zlib
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -24,6 +27,8 @@ Report = Callable[[int, int], None]
 """Called with (done, total) now and then."""
 
 _LARGEST_PACK = 2**31  # bytes of decoded pixels
+_UNREADABLE = (OSError, ValueError, LookupError, TypeError, OverflowError, EOFError, RecursionError)
+_UNREADABLE += (lzma.LZMAError, zlib.error, zipfile.BadZipFile)
 _SUFFIXES = {".png", ".jpg", ".jpeg", ".webp", ".bmp", ".gif", ".tif", ".tiff", ".ppm", ".avif"}
 
 
@@ -56,7 +61,7 @@ def load(
     if pixels.shape[1:3] != (size, size):
         squares = [_square(Image.fromarray(p.squeeze()), size) for p in pixels]
         pixels = np.stack([np.asarray(s).reshape(size, size, -1) for s in squares])
-    return Pictures(pixels, labels.astype(np.int64), tuple(meta["classes"]))
+    return Pictures(pixels, labels, tuple(meta["classes"]))
 
 
 def read_folder(folder: Path, size: int, report: Report = lambda *_: None) -> Pictures:
@@ -72,7 +77,7 @@ def read_folder(folder: Path, size: int, report: Report = lambda *_: None) -> Pi
     for done, path in enumerate(files):
         try:
             with Image.open(path) as image:
-                upright = ImageOps.exif_transpose(image).convert("RGB")
+                upright = _rgb(ImageOps.exif_transpose(image))
             pixels.append(np.asarray(_square(upright, size)))
             kept.append(path.relative_to(folder).parts)
         except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
@@ -88,17 +93,24 @@ def read_folder(folder: Path, size: int, report: Report = lambda *_: None) -> Pi
     return Pictures(np.stack(pixels), np.array(labels, np.int64), classes, tuple(skipped))
 
 
+def _rgb(image: Image.Image) -> Image.Image:
+    if image.mode.startswith("I"):  # 16 bits a value, which Pillow would clip, not scale
+        image = Image.fromarray((np.asarray(image) / 257).clip(0, 255).astype(np.uint8))
+    return image.convert("RGB")
+
+
 def _square(image: Image.Image, size: int) -> Image.Image:
     return ImageOps.fit(image, (size, size), Image.Resampling.LANCZOS)
 
 
 def read_pack(path: Path) -> tuple[np.ndarray, np.ndarray, dict[str, Any]]:
-    """(uint8 pixels (N, H, W, C), int16 labels (N,), meta). Raises DataError on a bad file."""
+    """(uint8 pixels (N, H, W, C), int64 labels (N,), meta). Raises DataError on a bad file."""
     try:
-        with np.load(path, allow_pickle=False) as pack:
+        # Opened here, because numpy leaves a file open that turns out to be no zip.
+        with path.open("rb") as file, np.load(file, allow_pickle=False) as pack:
             meta = json.loads(str(pack["meta"]))
             blob, offsets = pack["blob"], pack["offsets"]
-            counts, labels = pack["counts"], pack["labels"]
+            counts, labels = pack["counts"], pack["labels"].astype(np.int64)
         n, h, w, c = (int(meta[k]) for k in ("count", "height", "width", "channels"))
         if min(n, h, w) < 1 or c not in (1, 3, 4) or n * h * w * c > _LARGEST_PACK:
             raise ValueError("its sizes are impossible")
@@ -108,24 +120,28 @@ def read_pack(path: Path) -> tuple[np.ndarray, np.ndarray, dict[str, Any]]:
         first = 0
         for i, k in enumerate(counts):
             raw = blob[offsets[i] : offsets[i + 1]].tobytes()
-            pixels[first : first + k] = _decode(raw, meta["codec"], c).reshape(k, h, w, c)
+            pixels[first : first + k] = _decode(raw, meta["codec"], (k, h, w, c))
             first += k
-        meta["classes"] = [str(name) for name in meta.get("classes") or []]
+        names = meta["classes"] = [str(name) for name in meta.get("classes") or []]
+        if c != 4 and names and not ((labels >= -1) & (labels < len(names))).all():
+            raise ValueError("its labels name classes that it does not have")
         return pixels, labels, meta
     except FileNotFoundError as error:
         raise DataError(f"There is nothing at {path}.") from error
-    except (OSError, ValueError, KeyError, TypeError, lzma.LZMAError, EOFError) as error:
+    except (*_UNREADABLE, Image.DecompressionBombError) as error:
         raise DataError(
             f"{path.name} is not an image pack we can read: {error}",
             "Give a folder of pictures, or a pack (.npz).",
         ) from error
 
 
-def _decode(raw: bytes, codec: str, channels: int) -> np.ndarray:
+def _decode(raw: bytes, codec: str, shape: tuple[int, ...]) -> np.ndarray:
     if codec == "xz":
-        return np.frombuffer(lzma.decompress(raw), np.uint8)
-    mode = {1: "L", 3: "RGB", 4: "RGBA"}[channels]
-    return np.asarray(Image.open(io.BytesIO(raw)).convert(mode))
+        # No more than is wanted: a few bytes can unfold into all memory.
+        values = lzma.LZMADecompressor().decompress(raw, math.prod(shape) + 1)
+        return np.frombuffer(values, np.uint8).reshape(shape)
+    mode = {1: "L", 3: "RGB", 4: "RGBA"}[shape[-1]]
+    return np.asarray(Image.open(io.BytesIO(raw)).convert(mode)).reshape(shape)
 
 
 def compose(

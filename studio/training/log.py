@@ -67,10 +67,13 @@ class Log:
         if not math.isnan(self.loss) and (not self.rows or self.rows[-1][0] < self._step):
             self.rows.append((self._step, self.loss, self.speed, self.seconds))
         # The curve is worth less than the run: a full disk is told where the model is saved.
-        with contextlib.suppress(SaveError), atomic(self._path) as temporary:
-            with temporary.open("w", newline="", encoding="utf-8") as file:
-                rows = [(s, f"{a:.6g}", f"{b:.6g}", f"{c:.6g}") for s, a, b, c in self.rows]
-                csv.writer(file).writerows([_FIELDS, *rows])
+        rows = [(s, f"{a:.6g}", f"{b:.6g}", f"{c:.6g}") for s, a, b, c in self.rows]
+        with (
+            contextlib.suppress(SaveError),
+            atomic(self._path) as temporary,
+            temporary.open("w", newline="", encoding="utf-8") as file,
+        ):
+            csv.writer(file).writerows([_FIELDS, *rows])
 
 
 def _read(path: Path) -> list[Row]:

@@ -121,6 +121,8 @@ class Trainer:
         """
         plan, generator = self.plan, torch.Generator()
         generator.manual_seed(plan.seed * 2_654_435_761 + self.step)
+        if plan.dropout:
+            torch.manual_seed(generator.initial_seed())  # dropout asks the global generator
         x, y = self._batch(generator)
         for group in self.optimizer.param_groups:
             group["lr"] = self._learning_rate()
@@ -194,8 +196,8 @@ class Trainer:
         names = [name for name, _ in self.net.named_parameters()]
         for i, state in self.optimizer.state_dict()["state"].items():
             tensors |= {f"adam.{names[i]}.{k}": state[k] for k in ("exp_avg", "exp_avg_sq")}
-        plan = json.dumps({"plan": spec.to_dict(self.plan), "step": self.step})
-        checkpoint.write_tensors(self.folder / RESUME, tensors, {"training": plan})
+        kept = {"plan": spec.to_dict(self.plan), "step": self.step, "classes": info.classes}
+        checkpoint.write_tensors(self.folder / RESUME, tensors, {"training": json.dumps(kept)})
         path = checkpoint.save(self.folder, info, half)
         with atomic(self.folder / "recipe.json") as temporary:
             temporary.write_text(json.dumps(spec.to_dict(self.plan), indent=1), encoding="utf-8")
@@ -206,6 +208,7 @@ class Trainer:
         try:
             kept = json.loads(metadata["training"])
             before, step = spec.from_dict(Training, kept["plan"]), int(kept["step"])
+            classes = tuple(kept.get("classes", self.info.classes))
         except (KeyError, ValueError, TypeError, SpecError) as error:
             raise DataError(f"{path.name} is not a run that can be resumed: {error}") from error
         same = {f: getattr(before, f) for f in _MAY_CHANGE}
@@ -214,16 +217,25 @@ class Trainer:
                 f"“{self.folder.name}” was begun with another plan.",
                 "Give the same settings, or another name with --out.",
             )
+        if classes != self.info.classes:
+            raise DataError(
+                f"“{self.folder.name}” was begun with other classes: "
+                f"{', '.join(classes) or 'none'}.",
+                "Give the same pictures, or another name with --out.",
+            )
         tensors = checkpoint.read_tensors(path)
         self.net.load_state_dict(_under("net.", tensors))
         self.ema.load(_under("ema.", tensors))
         moments = _under("adam.", tensors)
         for name, parameter in self.net.named_parameters():
             if f"{name}.exp_avg" in moments:
+                # Laid out as the parameter is (channels last); the fused step pairs by place.
                 self.optimizer.state[parameter] = {
-                    "step": torch.tensor(float(step)),
-                    "exp_avg": moments[f"{name}.exp_avg"].to(parameter),
-                    "exp_avg_sq": moments[f"{name}.exp_avg_sq"].to(parameter),
+                    "step": torch.tensor(float(step), device=self.device),
+                    **{
+                        k: torch.zeros_like(parameter).copy_(moments[f"{name}.{k}"])
+                        for k in ("exp_avg", "exp_avg_sq")
+                    },
                 }
         self.step = step
 

@@ -44,7 +44,7 @@ class Inspector(QWidget):
             value.setToolTip(tip)
             table.addRow(name, value)
             self._rows[key] = value
-        self._caption = QLabel(self.tr("Score norm ‖∇ log p‖"))
+        self._caption = QLabel(self.tr("Score norm, log₁₀ ‖∇ log p‖"))
         self._caption.setObjectName("sectionTitle")
         self._caption.setToolTip(self.tr("Mean length of the score over the pictures, by log-SNR"))
         self._box = QVBoxLayout(self)
@@ -71,8 +71,7 @@ class Inspector(QWidget):
         self._plot.setMenuEnabled(False)
         self._plot.hideButtons()
         self._plot.setMouseEnabled(False, False)
-        self._plot.setLabel("bottom", self.tr("log-SNR"))
-        self._plot.setLogMode(y=True)
+        self._plot.setAntialiasing(True)
         self._curve = self._plot.plot([], [])
         self._box.addWidget(self._plot)
         self._colour_plot()
@@ -107,7 +106,9 @@ class Inspector(QWidget):
 
     def _draw(self) -> None:
         if self._curve is not None:
-            self._curve.setData([x for x, _ in self._points], [y for _, y in self._points])
+            self._curve.setData(
+                [x for x, _ in self._points], [math.log10(y) for _, y in self._points]
+            )
 
     def _colour_plot(self) -> None:
         if self._plot is None:

@@ -65,14 +65,14 @@ def read_info(path: Path) -> ModelInfo:
         info = spec.from_dict(ModelInfo, json.loads(metadata["model"]))
         _check(info)
         return info
-    except (KeyError, ValueError, SpecError, TypeError) as error:
+    except (KeyError, ValueError, SpecError, TypeError, RecursionError) as error:
         raise CheckpointError(f"{path.name} describes its model wrongly: {error}") from error
 
 
 def _check(info: ModelInfo) -> None:
     spec.check(info)
     low, high = info.value_range
-    if not (1 <= info.size <= 4096 and info.colours in (1, 3) and low < high):
+    if not (1 <= info.size <= 4096 and info.colours in (1, 3) and -1e6 < low < high < 1e6):
         raise SpecError("size, channels or value range are impossible.")
 
 
@@ -133,7 +133,14 @@ def load_network(path: Path, info: ModelInfo, device: str = "cpu") -> nn.Module:
     """
     from studio.networks.catalog import build
 
-    net = build(info.network, info.options)
+    # Without memory at first: a description may ask for any amount of it.
+    with torch.device("meta"):
+        net = build(info.network, info.options)
+    made_for = vars(net.options)
+    if (info.size, info.colours, len(info.classes)) != tuple(
+        made_for[k] for k in ("size", "colours", "classes")
+    ):
+        raise CheckpointError(f"{path.name} describes a model and a network that do not fit.")
     state = read_tensors(path)
     wanted = {k: tuple(v.shape) for k, v in net.state_dict().items()}
     found = {k: tuple(v.shape) for k, v in state.items()}
@@ -145,6 +152,7 @@ def load_network(path: Path, info: ModelInfo, device: str = "cpu") -> nn.Module:
         )
     if not all(bool(torch.isfinite(v).all()) for v in state.values() if v.is_floating_point()):
         raise CheckpointError(f"{path.name} holds weights that are not finite numbers.")
+    net = build(info.network, info.options)
     net.load_state_dict(state)
     return net.float().to(device).eval().requires_grad_(False)
 
