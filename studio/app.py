@@ -1,6 +1,6 @@
-"""The desktop application: puts engine, session and window together, and takes them apart in order.
+"""The desktop application: engine, session and window put together, and taken apart in order.
 
-`run()` is the program. `build()` gives other programs and tests a window inside a loop of their own.
+`run()` is the program. `build()` gives other programs and tests a window inside their own loop.
 """
 
 from __future__ import annotations
@@ -8,13 +8,11 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import faulthandler
-import json
 import sys
 import threading
-import time
 import traceback
 from collections.abc import Iterator
-from typing import Any, TextIO
+from typing import TextIO
 
 from PySide6.QtCore import QLockFile, QTimer
 from PySide6.QtGui import QGuiApplication
@@ -25,22 +23,20 @@ import qasync  # isort: skip
 
 from studio.engine.engine import Engine
 from studio.engine.jobs import Setting
-from studio.errors import StudioError
 from studio.paths import user_dir
 from studio.settings import Settings
 from studio.ui import theme
 from studio.ui.main_window import MainWindow
+from studio.ui.measure import measure as measure_window
 from studio.ui.runner import spawn
 from studio.ui.session import Session
 from studio.weights.shelf import Shelf
 
-_STARTED = time.perf_counter()
-
 
 def build(settings: Settings | None = None, closed: asyncio.Event | None = None) -> MainWindow:
-    """The main window, not yet shown. Call inside a running qasync loop; a QApplication must exist.
+    """The main window, not yet shown. Call inside a running qasync loop, with a QApplication.
 
-    Close it with `await window.shutdown()`. If `closed` is given, it is set when a person closes it.
+    Close it with `await window.shutdown()`. `closed` is set when a person closes it.
     """
     settings = settings or Settings.load()
     app = QApplication.instance()
@@ -75,7 +71,7 @@ async def _main(measure: bool) -> int:
     window.session.remember(clean=False, started=True)
     window.show()
     if measure:
-        spawn(_measure(window, closed))
+        spawn(measure_window(window, closed))
     elif crashed and settings.recipe:
         spawn(window.offer_recovery())
     elif first and window.session.model is not None:
@@ -101,7 +97,7 @@ def _report_bugs(window: MainWindow) -> None:
 
 @contextlib.contextmanager
 def _crash_log() -> Iterator[TextIO | None]:
-    """Where Python writes its stacks if the process dies; nowhere if the folder cannot be written."""
+    """Where Python writes its stacks if it dies; nowhere if the folder cannot be written."""
     try:
         user_dir().mkdir(parents=True, exist_ok=True)
         with (user_dir() / "fault.log").open("w") as file:
@@ -128,79 +124,6 @@ def _only_one(measure: bool) -> Iterator[bool]:
         yield alone
     finally:
         lock.unlock()
-
-
-# -- the bench's window rows --------------------------------------------------------------------------
-
-
-async def _measure(window: MainWindow, closed: asyncio.Event) -> None:
-    """Print one JSON line: seconds to window and picture, gaps of the loop, stop latency, memory."""
-    try:
-        figures = await _figures(window)
-    except (StudioError, TimeoutError) as error:
-        figures = {"problem": str(error)}
-    print(json.dumps(figures), flush=True)  # noqa: T201
-    closed.set()
-
-
-async def _figures(window: MainWindow) -> dict[str, Any]:
-    from studio.weights.devices import resident_bytes
-
-    tab: Any = window.tabs["sample"]
-    window.repaint()
-    figures = {"window_seconds": time.perf_counter() - _process_age_offset()}
-    await asyncio.sleep(1.0)
-    figures["idle_rss_mb"] = resident_bytes() / 1e6
-    tab.panel.count.setValue(16)
-    tab.run_or_stop()
-    asked = time.perf_counter()
-    async with asyncio.timeout(60):
-        while tab._shown is None:
-            await asyncio.sleep(0.005)
-        figures["first_picture_seconds"] = time.perf_counter() - asked + figures["window_seconds"]
-        while tab.runner.busy:
-            await asyncio.sleep(0.05)
-    figures |= await _gaps(tab)
-    return figures
-
-
-async def _gaps(tab: Any) -> dict[str, float]:
-    """The loop's gaps beyond a 4 ms timer over ten seconds of sampling, then how long Stop takes."""
-    from studio.diffusion.catalog import PRESETS
-
-    tab.panel.sampler.set_value(PRESETS["paper"][1])
-    tab.run_or_stop()
-    await asyncio.sleep(1.0)
-    ticks: list[float] = []
-    timer = QTimer()
-    timer.setTimerType(timer.timerType().PreciseTimer)
-    timer.timeout.connect(lambda: ticks.append(time.perf_counter()))
-    timer.start(4)
-    await asyncio.sleep(10.0)
-    timer.stop()
-    gaps = sorted(b - a for a, b in zip(ticks, ticks[1:]))
-    begun = time.perf_counter()
-    tab.runner.stop()
-    while tab.runner.busy:
-        await asyncio.sleep(0.002)
-    return {
-        "gap_p99_ms": 1000 * gaps[int(0.99 * len(gaps))],
-        "gap_max_ms": 1000 * gaps[-1],
-        "stop_ms": 1000 * (time.perf_counter() - begun),
-    }
-
-
-def _process_age_offset() -> float:
-    """perf_counter at the process's start: from the system where it tells, else this module's import."""
-    try:
-        with open("/proc/self/stat") as file:
-            ticks = int(file.read().rsplit(")", 1)[1].split()[19])
-        import os
-
-        born = ticks / os.sysconf("SC_CLK_TCK")
-        return time.perf_counter() - (time.clock_gettime(time.CLOCK_BOOTTIME) - born)
-    except (OSError, ValueError, AttributeError, IndexError):
-        return _STARTED
 
 
 if __name__ == "__main__":

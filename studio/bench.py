@@ -1,7 +1,7 @@
 """`score-studio bench`: what the studio costs over its networks, against the budgets it keeps.
 
-What is compared runs interleaved, step by step, and medians are compared, so that another program on
-the machine slows both alike. Rows of the window come from a process of its own.
+What is compared runs interleaved, step by step, and medians are compared, so that another program
+on the machine slows both alike. Rows of the window come from a process of its own.
 """
 
 from __future__ import annotations
@@ -67,7 +67,7 @@ class Bench(Command):
     model: str = spec.option("", help="A model; else the first on the shelf, or an untrained one.")
     device: str = spec.option("auto", help="auto, cpu, cuda or mps.")
     quick: bool = spec.option(False, help="Fewer steps: less certain figures in less time.")
-    window: bool = spec.option(True, help="Leave out what needs a window.")
+    window: bool = spec.option(True, help="Leave out the rows of the window.")
 
     def run(self) -> Outcome:
         device = devices.resolve(self.device)
@@ -143,7 +143,7 @@ class _Bench:
         self.info: ModelInfo = checkpoint.read_info(weights)
         self.net: nn.Module = checkpoint.load_network(weights, self.info, device)
         self.score: Score = checkpoint.score_of(self.net, self.info)
-        self.steps = 30 if quick else 120
+        self.steps = 24 if quick else 120
 
     def overhead(self, name: str) -> list[Row]:
         """Time of a sampler's step against its bare network calls, made between the steps."""
@@ -312,7 +312,7 @@ class _OwnClock:
 
 
 def _through_step(watched: Watched) -> None:
-    """Draw events until the next Progress, so that the pictures of the step before are drawn too."""
+    """Draw events up to the next Progress: the pictures of the step before are among them."""
     while not isinstance(watched.next(), Progress):
         pass
 

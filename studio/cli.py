@@ -160,7 +160,7 @@ def _annotated(cls: type[Command], field: dataclasses.Field[Any]) -> Any:
     members = spec.members(kind) if isinstance(kind, type) else None
     choices = spec.about(field).choices or tuple(members or ())
     metavar = field.name.upper() if place else _metavar(kind)
-    silent = "" if _default(field) in ("", False, ()) else None
+    silent = "" if _default(field) in ("", False, True, ()) else None
     arg = {"help": _help(field), "help_behavior_hint": silent}
     marks: list[Any] = [conf.Positional] if place else []
     if choices:

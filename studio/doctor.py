@@ -225,7 +225,10 @@ def fonts() -> Check:
         if any(path.suffix.lower() in kinds for path in folder.rglob("*")):
             return Check("Fonts", OK, str(folder))
     return Check(
-        "Fonts", PROBLEM, "no fonts: the window would show empty boxes", _install([_FONTS])
+        "Fonts",
+        PROBLEM if display(os.environ).state == OK else NOTE,
+        "none: the window would show empty boxes",
+        _install([_FONTS]),
     )
 
 

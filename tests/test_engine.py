@@ -32,7 +32,8 @@ class Counting:
 
     def run(self, context: Any):
         try:
-            for self.at in range(self.total):
+            while self.at < self.total:
+                self.at += 1
                 message = yield Progress(self.at, self.total)
                 if message is not None:
                     self.sent.append(message)

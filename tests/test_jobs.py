@@ -15,6 +15,7 @@ from studio.diffusion.noise import Noise
 from studio.diffusion.sampler import Step
 from studio.diffusion.score import Score, expand
 from studio.diffusion.sde import VPSDE
+from studio.engine.engine import Stopped
 from studio.engine.events import Begun, Finished, Note, Picture, Progress
 from studio.engine.jobs import FinishWith, SampleJob, Setting, Watch, Watched
 from studio.engine.trajectory import VIEWS, Trajectory
@@ -195,3 +196,19 @@ def test_a_trajectory_stays_within_its_budget_and_keeps_both_ends() -> None:
 def test_the_device_that_is_not_there_is_said() -> None:
     with pytest.raises(DeviceError):
         _ = Setting(None, "abacus").device
+
+
+def test_a_stop_waits_for_one_call_of_a_step_with_many() -> None:
+    calls = 0
+
+    class Stopping(Setting):
+        def check(self) -> None:
+            nonlocal calls
+            calls += 1
+            if calls == 4:
+                raise Stopped
+
+    run = replace(JOB, sampler=SAMPLERS["rk45"]()).run(Stopping(OneModel(gaussian()), "cpu"))
+    with pytest.raises(Stopped):
+        list(run)
+    assert calls == 4  # within the first of rk45's steps, which have six

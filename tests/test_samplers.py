@@ -20,7 +20,7 @@ from conftest import (
 
 from studio import spec
 from studio.diffusion.catalog import PRESETS, SAMPLERS
-from studio.diffusion.conditions import Condition
+from studio.diffusion.conditions import ClassLabel, Condition
 from studio.diffusion.correctors import CORRECTORS
 from studio.diffusion.grids import GRIDS
 from studio.diffusion.predictors import PREDICTORS
@@ -235,6 +235,59 @@ def test_every_combination_of_parts_runs(predictor, corrector, grid):
 def test_few_steps_stay_finite(sampler):
     last = steps_of(build(sampler, steps=1), gaussian_score(VPSDE(), 0.5, SMALL))[-1]
     assert bool(torch.isfinite(last.denoised).all())
+
+
+@every_sde
+@pytest.mark.parametrize("grid", [cls() for cls in GRIDS.values()], ids=list(GRIDS))
+@pytest.mark.parametrize("begin", [1.0, 0.4])
+def test_grids_fall_from_where_a_run_begins_to_where_it_ends(sde, grid, begin):
+    times = grid.times(sde, 17, begin)
+    assert times.shape == (18,)
+    assert times.dtype == torch.float64
+    assert float(times[0]) == begin
+    assert float(times[-1]) == sde.eps
+    assert bool((times.diff() < 0).all())
+
+
+@every_sde
+@every_sampler
+def test_a_run_may_begin_on_the_way(sde, sampler):
+    """From pictures noised to time .5 the way back leads to the law of the pictures."""
+    std, begin = 0.5, 0.5
+    score, chosen = gaussian_score(sde, std, MANY), build(sampler, **FINE)
+    a, s = (float(v) for v in sde.marginal(torch.tensor([begin], dtype=torch.float64)))
+    generator = torch.Generator().manual_seed(0)
+    start = torch.randn(1, *MANY, generator=generator, dtype=torch.float64) * math.hypot(a * std, s)
+    noise = noise_for(chosen, score, count=1, dtype=torch.float64)
+    steps = list(chosen.run(score, noise, start=start, begin=begin))
+    assert all(step.t < begin for step in steps)
+    ratio = float(steps[-1].denoised.std()) / denoised_std(sde, std)
+    assert ratio == pytest.approx(1, abs=tolerance(sampler))
+    kept = steps[len(steps) // 2]
+    rest = list(chosen.run(score, noise, begin=begin, resume=kept))
+    assert torch.equal(rest[-1].denoised, steps[-1].denoised)
+
+
+@every_sampler
+def test_a_class_condition_samples_its_class(sampler):
+    sde, means = VPSDE(), torch.tensor([-0.6, 0.4])
+
+    def conditional(labels):
+        def fn(x, t):
+            a, s = (v.reshape(-1, 1, 1, 1) for v in sde.marginal(t))
+            mean = means.to(x)[labels].reshape(-1, 1, 1, 1)
+            return (a * mean - x) / ((a * 0.1) ** 2 + s**2)
+
+        return fn
+
+    free = conditional(torch.zeros(3, dtype=torch.long))
+    score = Score(free, sde, (1, 8, 8), (-1.0, 1.0), ("dark", "light"), conditional)
+    chosen, condition = build(sampler, steps=30), ClassLabel((1, 0, 1))
+    steps = list(chosen.run(score, noise_for(chosen, score, count=3), condition=condition))
+    assert steps[-1].denoised.flatten(1).mean(1).tolist() == pytest.approx(
+        [0.4, -0.6, 0.4], abs=0.06
+    )
+    assert steps[-1].nfe > 5, "calls of the class score are counted too"
 
 
 def test_a_corrector_mends_what_the_predictor_got_wrong():

@@ -91,9 +91,14 @@ class Train(Training, Command):
         return paths.user_dir() / "models" / self.out
 
     def plan(self) -> Training:
-        """The plan of this command: its fields, and what --option says inside them."""
+        """The plan of this command: its fields, and what --option says inside them.
+
+        Raises SpecError if a setting is unknown or out of bounds.
+        """
         fields = {f.name: getattr(self, f.name) for f in dataclasses.fields(Training)}
-        return choose.with_options(Training(**fields), choose.pairs(self.option))
+        plan = choose.with_options(Training(**fields), choose.pairs(self.option))
+        spec.check(plan)
+        return plan
 
     def _train(self, trainer: Trainer, log: Log) -> bool:
         """Train until done or interrupted; True if interrupted. Everything is saved either way."""

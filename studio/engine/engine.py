@@ -32,6 +32,13 @@ class Context(Protocol):
 
     def wants_picture(self) -> bool: ...
 
+    def check(self) -> None:
+        """Raise Stopped if the run is to stop: for work that is long between two events."""
+
+
+class Stopped(BaseException):
+    """Ends a job from inside, as closing it does from outside."""
+
 
 class Job(Protocol):
     """A piece of work. `run` is a generator of events; what is sent to it arrives at its yields."""
@@ -174,11 +181,11 @@ class Run:
                 return self._finish()
             if self._events is None:
                 self._started = True
-                self._events = self.job.run(_Paced(context, self._mail))
+                self._events = self.job.run(_Paced(context, self))
                 event = next(self._events)
             else:
                 event = self._events.send(self._messages.popleft() if self._messages else None)
-        except StopIteration:
+        except (StopIteration, Stopped):
             return self._finish()
         except BaseException as error:
             return self._finish(explained(error))
@@ -199,14 +206,18 @@ class Run:
 
 
 class _Paced:
-    """A Context that lets pictures be made only when the last one has been read."""
+    """The Context of one run: pictures are made only when the last one has been read."""
 
-    def __init__(self, context: Context, mail: Mailbox) -> None:
+    def __init__(self, context: Context, run: Run) -> None:
         self.shelf, self.device, self.facts = context.shelf, context.device, context.facts
-        self._context, self._mail = context, mail
+        self._context, self._run = context, run
 
     def wants_picture(self) -> bool:
-        return self._context.wants_picture() and not self._mail.holds(Picture)
+        return self._context.wants_picture() and not self._run._mail.holds(Picture)
+
+    def check(self) -> None:
+        if self._run._stop:
+            raise Stopped
 
 
 class _Lane:

@@ -7,7 +7,7 @@ same pictures again.
 from __future__ import annotations
 
 import time
-from collections.abc import Generator, Iterator
+from collections.abc import Callable, Generator, Iterator
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
@@ -55,6 +55,9 @@ class Setting:
         """The device and its memory now; None until a job has asked for the device."""
         return facts(self._device) if self._device else None
 
+    def check(self) -> None:
+        """Nothing stops a job that is run directly."""
+
     def wants_picture(self) -> bool:
         """Whether a display tick has gone by since the last yes."""
         now = time.monotonic()
@@ -87,7 +90,7 @@ class SampleJob:
         """Events of a run; a FinishWith sent to it changes the sampler. Halves what does not fit."""
         spec.check(self)
         yield Note("Loading the model")
-        score = context.shelf.load(self.model, context.device)
+        score = interruptible(context.shelf.load(self.model, context.device), context)
         condition = class_condition(score, self.classes, self.count, self.seed)
         group, done, results = self.count, 0, []
         watch = Watch()
@@ -200,6 +203,21 @@ class Watched:
         if not step.finished:
             events.append(Metric("score", ((snr, frame.score_norm),), lane=self.lane))
         return events
+
+
+def interruptible(score: Score, context: Context) -> Score:
+    """The score, asking before every call whether the run is to stop: a step may have many calls."""
+
+    def checking(fn: Callable[[Tensor, Tensor], Tensor]) -> Callable[[Tensor, Tensor], Tensor]:
+        def call(x: Tensor, t: Tensor) -> Tensor:
+            context.check()
+            return fn(x, t)
+
+        return call
+
+    inner = score.conditional
+    conditional = None if inner is None else (lambda labels: checking(inner(labels)))
+    return replace(score, fn=checking(score.fn), conditional=conditional)
 
 
 def make_frame(score: Score, step: Step, snr: float, earlier: Tensor | None) -> Frame:

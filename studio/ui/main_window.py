@@ -34,6 +34,7 @@ from studio.engine.jobs import SampleJob
 from studio.errors import StudioError
 from studio.paths import user_dir
 from studio.ui import theme
+from studio.ui.collector import Collector
 from studio.ui.dialogs import CrashDialog, ask, report_of
 from studio.ui.recipe_panel import differences
 from studio.ui.runner import spawn
@@ -73,6 +74,7 @@ class MainWindow(QMainWindow):
         session.model_changed.connect(self._tell_model)
         session.settings_changed.connect(self._tell_settings)
         self._tell_model(session.model)
+        self._collector = Collector(lambda: session.engine.facts is not None, self)
         self._device_timer = QTimer(self, interval=2000)
         self._device_timer.timeout.connect(self._tell_device)
         self._device_timer.start()
@@ -365,4 +367,5 @@ class MainWindow(QMainWindow):
         await self.session.engine.close()
         await asyncio.gather(*(tab.runner.finished() for tab in self.tabs.values()))
         self.session.remember(clean=True)
+        self._collector.stop()
         self.deleteLater()

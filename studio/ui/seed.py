@@ -26,7 +26,7 @@ class _Whole(QValidator):
 class SeedEdit(QWidget):
     """Emits `changed` with the seed after a person changed it."""
 
-    changed = Signal(int)
+    changed = Signal(object)  # an int beyond 31 bits
 
     def __init__(self, parent: QWidget | None = None) -> None:
         super().__init__(parent)

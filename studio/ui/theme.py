@@ -126,7 +126,7 @@ def apply(app: QApplication, scheme: Scheme) -> None:
     asked = {"light": Qt.ColorScheme.Light, "dark": Qt.ColorScheme.Dark}
     # The hint also reaches what the palette does not: title bars and the desktop's own dialogs.
     hints.setColorScheme(asked.get(scheme, Qt.ColorScheme.Unknown))
-    _dress(app)
+    _dress(app, scheme == "dark" or (scheme == "system" and _is_dark(hints.colorScheme())))
 
 
 def colours() -> Colours:
@@ -207,17 +207,18 @@ def style_sheet(c: Colours) -> str:
     return string.Template(text).substitute(asdict(c), icons=icons, shade=shade)
 
 
-def _system_changed(_scheme_of_system: Qt.ColorScheme) -> None:
+def _is_dark(scheme: Qt.ColorScheme) -> bool:
+    return scheme == Qt.ColorScheme.Dark
+
+
+def _system_changed(scheme: Qt.ColorScheme) -> None:
     app = QApplication.instance()
     if _scheme == "system" and isinstance(app, QApplication):
-        _dress(app)
+        _dress(app, _is_dark(scheme))
 
 
-def _dress(app: QApplication) -> None:
+def _dress(app: QApplication, dark: bool) -> None:
     global _current
-    dark = _scheme == "dark" or (
-        _scheme == "system" and app.styleHints().colorScheme() == Qt.ColorScheme.Dark
-    )
     wanted = DARK if dark else LIGHT
     if wanted is _current and app.styleSheet():
         return
@@ -274,8 +275,15 @@ class _SvgEngine(QIconEngine):
     def scaledPixmap(
         self, size: QSize, mode: QIcon.Mode, state: QIcon.State, scale: float
     ) -> QPixmap:
-        # Qt asks in device pixels and sets the ratio itself.
-        return self.pixmap(size, mode, state)
+        # Asked for in logical pixels; Qt notes the ratio on what it gets.
+        dense = QSize(round(size.width() * scale), round(size.height() * scale))
+        return self.pixmap(dense, mode, state)
 
     def clone(self) -> QIconEngine:
-        return _SvgEngine(self._name, self._tone)
+        made = _SvgEngine(self._name, self._tone)
+        # Qt owns a clone without telling Python, which would free it under Qt's feet.
+        _clones.append(made)
+        return made
+
+
+_clones: list[_SvgEngine] = []

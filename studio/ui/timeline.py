@@ -334,7 +334,7 @@ class Timeline(QWidget):
             painter.setBrush(QColor(c.accent))
             painter.drawRoundedRect(QRectF(left, _RAIL, max(4.0, reached), 4), 2, 2)
         # Small dots where frames are kept, unless they would run together.
-        if len(self._times) * 6 < width:
+        if len(self._times) * 9 < width:
             painter.setBrush(QColor(c.on_accent))
             for when in self._times:
                 painter.drawEllipse(QPointF(self.x_of(when), _RAIL + 2), 1.1, 1.1)

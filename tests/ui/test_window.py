@@ -29,6 +29,7 @@ def with_window(
     qapp: Any, home: Path, tiny_checkpoint: Path
 ) -> Callable[[Callable[[MainWindow], Coroutine[Any, Any, None]]], None]:
     """Runs a coroutine function with an open window, then closes the window in order."""
+    qapp.setQuitOnLastWindowClosed(False)
     (home / "models").mkdir(parents=True)
     tiny_checkpoint.rename(home / "models" / "tiny")
 
@@ -242,9 +243,7 @@ def test_closing_during_a_run_asks_once_and_leaves_no_thread(with_window: Any) -
         window.close()
         await until(lambda: window.findChild(QMessageBox, "question"))
         assert len(window.findChildren(QMessageBox, "question")) == 1
-        part(window, QMessageBox, "question").button(
-            QMessageBox.StandardButton.Cancel
-        ).click()
+        part(window, QMessageBox, "question").button(QMessageBox.StandardButton.Cancel).click()
         await asyncio.sleep(0.05)
         assert sample(window).runner.busy
 
