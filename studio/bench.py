@@ -173,7 +173,7 @@ class _Bench:
         """The same run, with pictures made 30 times a second and without any."""
         terminal.note("bench: live view")
         sampler, _ = choose.sampler("dpm2m", self.steps)
-        context = _OwnClock(30.0)
+        context = _OwnClock(self.device, 30.0)
         watched = Watched(context, self.score, self._steps(sampler), Watch())
         plain = self._steps(sampler)
         next(plain)
@@ -295,19 +295,17 @@ sys.exit(code)
 """
 
 
-class _OwnClock:
+class _OwnClock(Setting):
     """A Context whose display ticks follow a clock that counts the watched run's time only."""
 
-    device, shelf = "cpu", None
-
-    def __init__(self, rate: float) -> None:
-        self.now = 0.0
-        self._gap, self._last = 1 / rate, 0.0
+    def __init__(self, device: str, rate: float) -> None:
+        super().__init__(None, device, rate)
+        self.now, self._shown = 0.0, 0.0
 
     def wants_picture(self) -> bool:
-        if self.now - self._last < self._gap:
+        if self.now - self._shown < self._gap:
             return False
-        self._last = self.now
+        self._shown = self.now
         return True
 
 

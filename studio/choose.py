@@ -65,7 +65,7 @@ def _named(name: str) -> Sampler:
     if name in PRESETS:
         return PRESETS[name][1]
     if name in SAMPLERS:
-        return SAMPLERS[name]()
+        return SAMPLERS[name]()  # pyright: ignore[reportAbstractUsage]
     known = [*SAMPLERS, *PRESETS]
     near = difflib.get_close_matches(name, known, n=1)
     hint = f"Did you mean “{near[0]}”?" if near else f"Known: {', '.join(known)}."

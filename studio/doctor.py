@@ -199,7 +199,8 @@ def _install(packages: Iterable[tuple[str, str, str]], release: str | None = Non
 
 def _distribution(release: str) -> list[str]:
     """ID and ID_LIKE of an os-release file, the nearest first."""
-    table = dict(line.partition("=")[::2] for line in release.splitlines() if "=" in line)
+    parted = [line.partition("=") for line in release.splitlines()]
+    table = {key: value for key, _, value in parted}
     return [word for key in ("ID", "ID_LIKE") for word in table.get(key, "").strip("\"'").split()]
 
 

@@ -9,15 +9,14 @@ import shlex
 import signal
 import threading
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 from studio import choose, paths, recipes, spec, terminal
 from studio.commands import Command, Outcome, positional
 from studio.diffusion import pictures
-from studio.diffusion.catalog import SAMPLERS
 from studio.diffusion.noise import Noise
 from studio.engine.jobs import class_condition
 from studio.errors import SaveError, SpecError
@@ -102,7 +101,7 @@ class Train(Training, Command):
 
     def _train(self, trainer: Trainer, log: Log) -> bool:
         """Train until done or interrupted; True if interrupted. Everything is saved either way."""
-        steps = train(trainer, self.save_seconds)
+        steps = cast("Generator[TrainStep]", train(trainer, self.save_seconds))
         with (
             contextlib.closing(steps),
             _interrupts() as interrupted,
@@ -201,7 +200,7 @@ def _interrupts() -> Iterator[threading.Event]:
 def _write_samples(trainer: Trainer, step: int) -> None:
     """What the model makes of the same noise at this step. A full disk does not end the run."""
     score = trainer.score()
-    sampler = SAMPLERS["dpm2m"](steps=_SAMPLE_STEPS)
+    sampler, _ = choose.sampler("dpm2m", _SAMPLE_STEPS)
     condition = class_condition(score, "each" if score.classes else "", _SHOWN, 0)
     noise = Noise.of(0, _SHOWN, score.shape, score.sde, device=trainer.device)
     (last,) = deque(sampler.run(score, noise, condition), maxlen=1)

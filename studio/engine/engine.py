@@ -27,8 +27,12 @@ class Context(Protocol):
     """What a job is given: the shelf and device, and when to make pictures."""
 
     shelf: Any
-    device: str
-    facts: DeviceFacts | None
+
+    @property
+    def device(self) -> str: ...
+
+    @property
+    def facts(self) -> DeviceFacts | None: ...
 
     def wants_picture(self) -> bool: ...
 
@@ -209,8 +213,16 @@ class _Paced:
     """The Context of one run: pictures are made only when the last one has been read."""
 
     def __init__(self, context: Context, run: Run) -> None:
-        self.shelf, self.device, self.facts = context.shelf, context.device, context.facts
+        self.shelf = context.shelf
         self._context, self._run = context, run
+
+    @property
+    def device(self) -> str:
+        return self._context.device
+
+    @property
+    def facts(self) -> DeviceFacts | None:
+        return self._context.facts
 
     def wants_picture(self) -> bool:
         return self._context.wants_picture() and not self._run._mail.holds(Picture)

@@ -35,6 +35,7 @@ class ErrorBox(QFrame):
         self.setObjectName("errorBox")
         self.setAccessibleName(self.tr("Problem"))
         self._text = QLabel()
+        self._text.setProperty("role", "heading")
         self._text.setWordWrap(True)
         self._text.setTextFormat(Qt.TextFormat.PlainText)
         self._text.setTextInteractionFlags(Qt.TextInteractionFlag.TextSelectableByMouse)

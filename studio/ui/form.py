@@ -55,7 +55,7 @@ class Form(Editor):
         self._editors: dict[str, Editor] = {}
         rows = QFormLayout(self)
         rows.setContentsMargins(0, 0, 0, 0)
-        rows.setFieldGrowthPolicy(QFormLayout.FieldGrowthPolicy.ExpandingFieldsGrow)
+        rows.setFieldGrowthPolicy(QFormLayout.FieldGrowthPolicy.AllNonFixedFieldsGrow)
         rows.setLabelAlignment(Qt.AlignmentFlag.AlignLeft | Qt.AlignmentFlag.AlignVCenter)
         kinds = spec.hints(type(value))
         for field in dataclasses.fields(value):
@@ -105,7 +105,7 @@ class Choice(Editor):
             self.combo.setItemData(i, _sentence(member), Qt.ItemDataRole.ToolTipRole)
         self._about = QLabel()
         self._about.setWordWrap(True)
-        self._about.setObjectName("explanation")
+        self._about.setProperty("role", "muted")
         self._form: Form | None = None
         self._box = QVBoxLayout(self)
         self._box.setContentsMargins(0, 0, 0, 0)

@@ -41,11 +41,12 @@ class Inspector(QWidget):
             value.setTextInteractionFlags(Qt.TextInteractionFlag.TextSelectableByMouse)
             name = QLabel(label)
             name.setToolTip(tip)
+            name.setProperty("role", "muted")
             value.setToolTip(tip)
             table.addRow(name, value)
             self._rows[key] = value
         self._caption = QLabel(self.tr("Score norm, log₁₀ ‖∇ log p‖"))
-        self._caption.setObjectName("sectionTitle")
+        self._caption.setProperty("role", "heading")
         self._caption.setToolTip(self.tr("Mean length of the score over the pictures, by log-SNR"))
         self._box = QVBoxLayout(self)
         self._box.setContentsMargins(0, 0, 0, 0)

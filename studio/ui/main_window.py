@@ -95,6 +95,7 @@ class MainWindow(QMainWindow):
     def _chips(self) -> QWidget:
         self.model_chip = QToolButton()
         self.model_chip.setObjectName("modelChip")
+        self.model_chip.setProperty("chip", True)
         self.model_chip.setIcon(theme.icon("model"))
         self.model_chip.setToolButtonStyle(Qt.ToolButtonStyle.ToolButtonTextBesideIcon)
         self.model_chip.setPopupMode(QToolButton.ToolButtonPopupMode.InstantPopup)
@@ -105,6 +106,7 @@ class MainWindow(QMainWindow):
         self.model_chip.setMenu(menu)
         self.device_chip = QToolButton()
         self.device_chip.setObjectName("deviceChip")
+        self.device_chip.setProperty("chip", True)
         self.device_chip.setIcon(theme.icon("device"))
         self.device_chip.setToolButtonStyle(Qt.ToolButtonStyle.ToolButtonTextBesideIcon)
         self.device_chip.setAccessibleName(self.tr("Device"))

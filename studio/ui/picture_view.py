@@ -561,26 +561,27 @@ class PictureView(QWidget):
             QPainter.RenderHint.SmoothPixmapTransform,
             self._scale < drawing.CRISP and self._scale != 1.0,
         )
+        line, edge = QColor(theme.colours().line), max(1.0, round(ratio))
         for i in self._shown():
             box = self._cell(i)
             if box.intersects(view):
                 row, column = divmod(i, self._across)
+                # A frame with its corners cut; far cheaper than a rounded outline per picture.
+                painter.fillRect(box.adjusted(-edge, 0, edge, 0), line)
+                painter.fillRect(box.adjusted(0, -edge, 0, edge), line)
                 part = QRectF(column * width, row * height, width, height)
                 painter.drawImage(box, self._image, part)
         painter.restore()
 
     def _paint_marks(self, painter: QPainter) -> None:
-        c = theme.colours()
-        for i in self._shown():
-            box = self.cell_rect(i)
-            if not box.intersects(QRectF(self.rect())):
-                continue
-            if i == self._current and self.hasFocus() and self.count > 1 and self._solo is None:
-                drawing.frame(painter, box, c.accent, 2, 1.5, 4)
-            elif i == self._hovered and self._solo is None:
-                drawing.frame(painter, box, c.muted, 1, 1, 3)
-            else:
-                drawing.frame(painter, box, c.line, 1, 1, 3)
+        """The focus ring, and an outline under the cursor."""
+        if self._solo is not None:
+            return
+        c, ringed = theme.colours(), self.hasFocus() and self.count > 1
+        if self._hovered is not None and not (ringed and self._hovered == self._current):
+            drawing.frame(painter, self.cell_rect(self._hovered), c.muted, 1, 1, 3)
+        if ringed:
+            drawing.frame(painter, self.cell_rect(self._current), c.accent, 2, 1.5, 4)
 
     def _paint_plates(self, painter: QPainter) -> None:
         inside = QRectF(self.rect()).adjusted(8, 8, -8, -8)

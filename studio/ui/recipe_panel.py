@@ -39,6 +39,7 @@ class RecipePanel(QWidget):
         self._entry: Entry | None = None
         self.facts = QLabel()
         self.facts.setObjectName("modelFacts")
+        self.facts.setProperty("role", "muted")
         self.facts.setWordWrap(True)
         self.preset = self._preset()
         self.sampler = Choice(Sampler, PRESETS["quick"][1], "sampler")
@@ -50,6 +51,7 @@ class RecipePanel(QWidget):
         self.classes.setToolTip(self.tr("What the pictures should show, if the model was told"))
         self.cost = QLabel()
         self.cost.setObjectName("cost")
+        self.cost.setProperty("role", "muted")
         self.cost.setWordWrap(True)
         self._lay_out()
         self.preset.activated.connect(self._preset_chosen)
@@ -134,7 +136,7 @@ class RecipePanel(QWidget):
 
     def _lay_out(self) -> None:
         top = QFormLayout()
-        top.setFieldGrowthPolicy(QFormLayout.FieldGrowthPolicy.ExpandingFieldsGrow)
+        top.setFieldGrowthPolicy(QFormLayout.FieldGrowthPolicy.AllNonFixedFieldsGrow)
         top.setLabelAlignment(Qt.AlignmentFlag.AlignLeft | Qt.AlignmentFlag.AlignVCenter)
         pictures = QHBoxLayout()
         pictures.addWidget(self._count_slider, 1)
@@ -156,7 +158,7 @@ class RecipePanel(QWidget):
 
     def _title(self, text: str) -> QLabel:
         label = QLabel(text)
-        label.setObjectName("sectionTitle")
+        label.setProperty("role", "heading")
         return label
 
     def _preset_chosen(self, index: int) -> None:
@@ -222,5 +224,5 @@ def run_button(text: str, tip: str) -> QPushButton:
     button.setObjectName("run")
     button.setToolTip(tip)
     button.setAccessibleName(text)
-    button.setDefault(True)
+    button.setProperty("primary", True)
     return button

@@ -4,9 +4,10 @@
 `colours()` while they paint, so they follow without being told. Text has a contrast of at least
 4.5 : 1 on everything it may stand on; tests hold it to that.
 
-The style sheet knows these marks on a widget: the property `primary` (the Run button; with
-`running` it is a Stop button), `chip` (model and device chips; `tone` may be "warning"), `role`
-("title", "muted", "heading") on labels, and the name `errorBox`.
+The style sheet knows these widgets by name: `run` (with the property `busy` it is a Stop button),
+`modelChip` and `deviceChip` (the property `tone` may be "warning"), `errorBox`, `sectionTitle`;
+and by property: `segment` on buttons that choose a view, `role` on labels ("title", "heading",
+"muted") and frames ("card"), `chip` on labels. After changing a property, polish the widget again.
 """
 
 from __future__ import annotations

@@ -58,6 +58,9 @@ class Timeline(QWidget):
         self._playhead: float | None = None
         self._scrubbing = False
         self._hover: QPointF | None = None
+        self._strip = QImage()
+        self._strip_of: tuple[object, ...] = ()  # what the kept drawing of the filmstrip shows
+        self._version = 0
         self.setAccessibleName(self.tr("Timeline"))
         self.setToolTip(self.tr("Drag to look back at any moment; the run goes on."))
         self._tell()
@@ -70,6 +73,7 @@ class Timeline(QWidget):
             raise ValueError(f"the axis runs from noise to clean, not from {low} to {high}")
         self._low, self._high, self._ready = low, high, True
         self._times, self._thumbs = [], []
+        self._version += 1
         self._live = self._playhead = None
         self._scrubbing = False
         self._tell()
@@ -98,16 +102,18 @@ class Timeline(QWidget):
         else:
             self._times.insert(at, when)
             self._thumbs.insert(at, image)
+        self._version += 1
         if len(self._times) > _KEPT:
             self._times, self._thumbs = self._times[::2], self._thumbs[::2]
         self.update()
 
     def set_live(self, log_snr: float) -> None:
         """Where the run is now."""
-        self._live = self._held(log_snr)
-        if self._playhead is None:
+        before, self._live = self._live, self._held(log_snr)
+        if before is None and self._playhead is None:
             self._tell()
-        self.update()
+        if before is None or abs(self.x_of(before) - self.x_of(self._live)) > 0.2:
+            self.update()
 
     def set_playhead(self, log_snr: float | None) -> None:
         """Which moment is looked at; None follows the run. Emits nothing."""
@@ -311,17 +317,39 @@ class Timeline(QWidget):
         return [QRectF(round(left + i * pitch), _TOP, int(pitch) - 3, _STRIP) for i in range(count)]
 
     def _paint_strip(self, painter: QPainter) -> None:
-        c, head = theme.colours(), self._head()
-        painter.setPen(Qt.PenStyle.NoPen)
-        for slot in self._slots():
+        """The filmstrip, drawn anew only when something in it changed."""
+        slots, head, ratio = self._slots(), self._head(), self.devicePixelRatioF()
+        shown = sum(1 for slot in slots if self._reached(slot, head))
+        wanted = (self._version, shown, self.width(), ratio, theme.is_dark())
+        if wanted != self._strip_of:
+            size = QSize(round(self.width() * ratio), round((_TOP + _STRIP + 2) * ratio))
+            self._strip = QImage(size, QImage.Format.Format_ARGB32_Premultiplied)
+            self._strip.setDevicePixelRatio(ratio)
+            self._strip.fill(Qt.GlobalColor.transparent)
+            self._draw_slots(slots, head)
+            self._strip_of = wanted
+        painter.drawImage(QPointF(0, 0), self._strip)
+
+    def _reached(self, slot: QRectF, head: float) -> bool:
+        """Whether the run came as far as a slot; its first frame fills the slot it lies in."""
+        if not self._times:
+            return False
+        middle = self.log_snr_at(slot.center().x())
+        return middle <= head or slot.left() <= self.x_of(self._times[0])
+
+    def _draw_slots(self, slots: list[QRectF], head: float) -> None:
+        c = theme.colours()
+        painter = QPainter(self._strip)
+        painter.setRenderHint(QPainter.RenderHint.Antialiasing)
+        for slot in slots:
+            painter.setPen(Qt.PenStyle.NoPen)
             painter.setBrush(QColor(c.stage))
             painter.drawRoundedRect(slot, 4, 4)
-            when = self.log_snr_at(slot.center().x())
-            if self._times and (when <= head or slot.left() <= self.x_of(self._times[0])):
-                image = self._thumbs[self._nearest(when)]
+            if self._reached(slot, head):
+                image = self._thumbs[self._nearest(self.log_snr_at(slot.center().x()))]
                 where = drawing.draw_fitting(painter, slot, image)
                 drawing.frame(painter, where, c.line, 1, 0, 2)
-                painter.setPen(Qt.PenStyle.NoPen)
+        painter.end()
 
     def _paint_rail(self, painter: QPainter) -> None:
         c = theme.colours()

@@ -142,6 +142,7 @@ class SampleTab(Tab):
         bar.addStretch()
         self.told = QLabel()
         self.told.setObjectName("viewCaption")
+        self.told.setProperty("role", "muted")
         bar.addWidget(self.told)
         self.save_button = QToolButton(icon=theme.icon("save"), text=self.tr("Save"))
         self.save_button.setObjectName("save")
@@ -162,7 +163,7 @@ class SampleTab(Tab):
 
     def _right(self) -> QWidget:
         title = QLabel(self.tr("History"))
-        title.setObjectName("sectionTitle")
+        title.setProperty("role", "heading")
         side = QWidget()
         side.setMinimumWidth(220)
         side.setMaximumWidth(340)
@@ -277,6 +278,7 @@ class SampleTab(Tab):
                 self._finished(event)
             case Note():
                 self.status.emit(self.tr(event.text))
+                self.view.set_hud(self.tr(event.text))
 
     def _begin(self, trajectory: Trajectory) -> None:
         self._trajectory, self._thumbnails, self._following = trajectory, 0, True
@@ -376,9 +378,10 @@ class SampleTab(Tab):
                 state, self.tr("Stop")
             )
         )
-        self.run_button.setProperty("busy", busy)
+        self.run_button.setProperty("running", busy)
+        self.run_button.style().unpolish(self.run_button)
         self.run_button.style().polish(self.run_button)
-        self.run_button.setIcon(theme.icon("stop" if busy else "play"))
+        self.run_button.setIcon(theme.icon("stop") if busy else theme.icon("play", "on_accent"))
         able = self.session.model is not None and state != "stopping"
         self.run_button.setEnabled(able)
         self.run_button.setToolTip(self._run_tip(busy))
