@@ -30,6 +30,7 @@ COMMANDS = {
     "gui": "studio.commands.gui:Gui",
     "sample": "studio.commands.sample:Sample",
     "train": "studio.commands.train:Train",
+    "evaluate": "studio.commands.evaluate:Evaluate",
     "models list": "studio.commands.models:ListModels",
     "models info": "studio.commands.models:ModelInfo",
     "doctor": "studio.doctor:Doctor",

@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from studio.diffusion import pictures
-from studio.diffusion.catalog import PRESETS
 from studio.diffusion.conditions import FREE, ClassLabel
 from studio.diffusion.noise import Noise
 from studio.diffusion.sampler import Sampler
@@ -34,25 +33,24 @@ class Figures:
     real_recovered: float
 
 
-def evaluate(
-    score: Score, data: Pictures, sampler: Sampler | None = None, count: int = 128, seed: int = 0
-) -> Figures:
-    """Sample `count` pictures, classes in turn, and compare them with `data`.
+def figures(score: Score, made: np.ndarray, labels: np.ndarray, real: Pictures) -> Figures:
+    """The figures of pictures drawn from `score`, beside those of real ones.
 
-    Half of the data trains a small classifier, the other half measures it. Takes minutes on a CPU.
+    Half of the real pictures train a small classifier, the other half measures it.
     """
-    made, labels = draw(score, sampler or PRESETS["quick"][1], count, seed)
-    recovered = real = float("nan")
-    if score.classes and data.classes == score.classes:
-        half = len(data) // 2
-        classifier = train_classifier(data.pixels[:half], data.labels[:half], len(data.classes))
+    recovered = truth = float("nan")
+    if score.classes and real.classes == score.classes:
+        half = len(real) // 2
+        classifier = train_classifier(real.pixels[:half], real.labels[:half], len(real.classes))
         recovered = accuracy(classifier, made, labels)
-        real = accuracy(classifier, data.pixels[half:], data.labels[half:])
-    real_grain = float(np.median(grain(data.pixels[: 4 * count])))
-    return Figures(count, float(np.median(grain(made))), real_grain, recovered, real)
+        truth = accuracy(classifier, real.pixels[half:], real.labels[half:])
+    grains = float(np.median(grain(made))), float(np.median(grain(real.pixels)))
+    return Figures(len(made), *grains, recovered, truth)
 
 
-def draw(score: Score, sampler: Sampler, count: int, seed: int) -> tuple[np.ndarray, np.ndarray]:
+def draw(
+    score: Score, sampler: Sampler, count: int, seed: int, device: str = "cpu"
+) -> tuple[np.ndarray, np.ndarray]:
     """(uint8 pictures (count, H, W, C), the class index asked of each; -1 if there are none)."""
     labels = np.full(count, -1)
     if score.classes:
@@ -61,7 +59,9 @@ def draw(score: Score, sampler: Sampler, count: int, seed: int) -> tuple[np.ndar
     for first in range(0, count, _BATCH):
         some = labels[first : first + _BATCH]
         condition = ClassLabel(tuple(some.tolist())) if score.classes else FREE
-        noise = Noise.of(seed + first, len(some), score.shape, score.sde, depth=sampler.depth)
+        noise = Noise.of(
+            seed + first, len(some), score.shape, score.sde, device=device, depth=sampler.depth
+        )
         *_, last = sampler.run(score, noise, condition)
         stacks.append(pictures.to_pictures(last.x, score.value_range))
     return np.concatenate(stacks), labels

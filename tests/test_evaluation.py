@@ -1,0 +1,69 @@
+"""The figures of a card, on pictures whose figures are known."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from conftest import gaussian_score
+
+from studio.diffusion.catalog import SAMPLERS
+from studio.diffusion.sde import VPSDE
+from studio.training.data import Pictures
+from studio.training.evaluation import accuracy, draw, figures, grain, train_classifier
+
+pytestmark = pytest.mark.usefixtures("one_thread")
+
+
+def gradients(count: int, size: int = 16) -> np.ndarray:
+    """Smooth pictures: each channel changes evenly from top to bottom."""
+    down = np.linspace(0, 200, size).reshape(1, size, 1, 1)
+    tint = np.arange(count).reshape(count, 1, 1, 1) % 40
+    return np.broadcast_to(down + tint, (count, size, size, 3)).round().astype(np.uint8)
+
+
+def test_a_smooth_gradient_has_no_grain_and_noise_has_its_own_deviation() -> None:
+    assert grain(gradients(8)).max() < 0.5
+    rng = np.random.default_rng(0)
+    noisy = (gradients(64) + 20 + rng.normal(0, 6, (64, 16, 16, 3))).round().clip(0, 255)
+    # Taking the mean of 3×3 away leaves 8/9 of the variance of white noise.
+    assert np.median(grain(noisy.astype(np.uint8))) == pytest.approx(6 * np.sqrt(8 / 9), rel=0.05)
+
+
+def test_grain_looks_at_the_corners_only() -> None:
+    pixels = gradients(4)
+    pixels[:, 6:-6, 6:-6] = np.random.default_rng(0).integers(0, 255, (4, 4, 4, 3))
+    assert grain(pixels).max() < 0.5
+
+
+def dots(count: int) -> Pictures:
+    """Two classes: a bright spot above, or below."""
+    labels = np.arange(count) % 2
+    pixels = np.full((count, 16, 16, 3), 40, np.uint8)
+    for i, label in enumerate(labels):
+        pixels[i, 2:6, 4:12] = 220 if label == 0 else 40
+        pixels[i, 10:14, 4:12] = 220 if label == 1 else 40
+        pixels[i] += np.random.default_rng(i).integers(0, 20, (16, 16, 3), dtype=np.uint8)
+    return Pictures(pixels, labels.astype(np.int64), ("above", "below"))
+
+
+def test_a_classifier_learns_what_can_be_seen() -> None:
+    seen = dots(128)
+    classifier = train_classifier(seen.pixels, seen.labels, 2, steps=60)
+    fresh = dots(90)
+    assert accuracy(classifier, fresh.pixels, fresh.labels) > 0.98
+    assert accuracy(classifier, fresh.pixels, 1 - fresh.labels) < 0.02
+
+
+def test_pictures_are_drawn_by_seed_whatever_the_batch() -> None:
+    score = gaussian_score(VPSDE(), 0.5, (3, 8, 8))
+    many, labels = draw(score, SAMPLERS["dpm2m"](steps=5), 40, seed=3)
+    some, _ = draw(score, SAMPLERS["dpm2m"](steps=5), 2, seed=3 + 35)
+    assert np.abs(many[35:37].astype(int) - some.astype(int)).max() <= 1
+    assert (labels == -1).all()
+
+
+def test_figures_of_a_model_without_classes_leave_recognition_out() -> None:
+    score = gaussian_score(VPSDE(), 0.5, (3, 16, 16))
+    found = figures(score, gradients(8), np.full(8, -1), dots(20))
+    assert found.count == 8
+    assert np.isnan(found.recovered)
