@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import json
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -36,7 +35,7 @@ from studio.paths import user_dir
 from studio.ui import theme
 from studio.ui.collector import Collector
 from studio.ui.dialogs import CrashDialog, ask, report_of
-from studio.ui.recipe_panel import differences
+from studio.ui.recipe_panel import differences, summary
 from studio.ui.runner import spawn
 from studio.ui.session import Session
 from studio.ui.tabs import Tab, tabs
@@ -318,9 +317,10 @@ class MainWindow(QMainWindow):
     async def offer_recovery(self) -> None:
         """After a crash: offer the recipe that was in use."""
         recipe = self.session.settings.recipe
-        if not recipe:
-            return
-        shown = json.dumps(recipe, indent=1)[:600]
+        try:
+            shown = summary(spec.from_dict(SampleJob, recipe))
+        except StudioError:
+            return  # of another version of the studio: nothing to offer
         question = self.tr("The studio did not close in order last time. Restore your recipe?")
         if await ask(self, self.tr("Welcome back"), question, shown, self.tr("Restore")):
             try:

@@ -197,6 +197,15 @@ def scrolled(widget: QWidget) -> QScrollArea:
     return area
 
 
+def summary(job: SampleJob) -> str:
+    """A job in a few words, a line each."""
+    lines = [job.model, spec.title(type(job.sampler))]
+    if (calls := job.sampler.cost()) is not None:
+        lines[-1] += f", {calls} network calls"
+    pictures = f"{job.count} × {job.classes}" if job.classes else f"{job.count} pictures"
+    return "\n".join([*lines, pictures, f"seed {job.seed}"])
+
+
 def differences(old: SampleJob, new: SampleJob) -> list[str]:
     """What changes from one job to the other, a line each: "Seed: 3 → 7"."""
     before, after = _flat(spec.to_dict(old)), _flat(spec.to_dict(new))
@@ -224,5 +233,4 @@ def run_button(text: str, tip: str) -> QPushButton:
     button.setObjectName("run")
     button.setToolTip(tip)
     button.setAccessibleName(text)
-    button.setProperty("primary", True)
     return button

@@ -251,6 +251,31 @@ def test_closing_during_a_run_asks_once_and_leaves_no_thread(with_window: Any) -
     assert not [t for t in threading.enumerate() if t.name in ("device", "io")]
 
 
+def test_after_a_crash_the_recipe_is_offered_back(with_window: Any) -> None:
+    async def work(window: MainWindow) -> None:
+        lost = SampleJob(model="tiny", sampler=SAMPLERS["heun"](steps=9), count=3, seed=41)
+        window.session.remember(recipe=spec.to_dict(lost), clean=False)
+        offer = asyncio.ensure_future(window.offer_recovery())
+        await until(lambda: window.findChild(QMessageBox, "question"))
+        question = part(window, QMessageBox, "question")
+        assert "seed 41" in question.informativeText()
+        next(b for b in question.buttons() if b.text() == "Restore").click()
+        await offer
+        assert sample(window).panel.job() == lost
+
+    with_window(work)
+    assert Settings.load().clean
+
+
+def test_a_recipe_of_another_version_is_not_offered(with_window: Any) -> None:
+    async def work(window: MainWindow) -> None:
+        window.session.remember(recipe={"model": "tiny", "wormhole": 3})
+        await window.offer_recovery()
+        assert window.findChild(QMessageBox, "question") is None
+
+    with_window(work)
+
+
 def test_without_a_model_run_is_disabled_and_says_why(qapp: Any, monkeypatch: Any) -> None:
     monkeypatch.setattr("studio.app.Shelf", lambda: app_shelf_of_nothing())
 

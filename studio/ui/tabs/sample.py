@@ -378,7 +378,7 @@ class SampleTab(Tab):
                 state, self.tr("Stop")
             )
         )
-        self.run_button.setProperty("running", busy)
+        self.run_button.setProperty("busy", busy)
         self.run_button.style().unpolish(self.run_button)
         self.run_button.style().polish(self.run_button)
         self.run_button.setIcon(theme.icon("stop") if busy else theme.icon("play", "on_accent"))
