@@ -151,7 +151,12 @@ def test_pictures_and_progress_are_replaced_and_nothing_else_is_lost() -> None:
     async def work(engine: Engine) -> None:
         told: list[Any] = []
         for i in range(500):
-            told += [Progress(i, 500), Picture(a_frame(i)), Metric("loss", ((i, 0.0),)), Note(str(i))]
+            told += [
+                Progress(i, 500),
+                Picture(a_frame(i)),
+                Metric("loss", ((i, 0.0),)),
+                Note(str(i)),
+            ]
         run = engine.start(Telling(told))
         await until(lambda: run.state == ENDED)
         seen = [event async for event in run]

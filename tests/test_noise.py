@@ -108,7 +108,7 @@ def test_a_deeper_path_agrees_with_a_coarser_one_at_its_times(sde):
 def test_more_steps_follow_the_same_path(sde):
     coarse, fine = (Noise((2,), SHAPE, sde, depth=path_depth(steps)) for steps in (50, 400))
     a, b = coarse.increment(0.8, 0.2).flatten(), fine.increment(0.8, 0.2).flatten()
-    assert float(torch.corrcoef(torch.stack([a, b]))[0, 1]) > 0.97
+    assert float(torch.corrcoef(torch.stack([a, b]))[0, 1]) > 0.95
 
 
 @every_sde

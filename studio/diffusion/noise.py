@@ -16,12 +16,11 @@ Source: the idea of a virtual Brownian tree, Li et al. 2020, "Scalable Gradients
 from __future__ import annotations
 
 import math
+import struct
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from itertools import pairwise
 from typing import TYPE_CHECKING
-
-import numpy as np
 
 from studio.diffusion.sde import FIRST_TIME, SDE
 from studio.lazy import torch
@@ -48,7 +47,9 @@ class Noise:
     depth: int = 10
     branches: tuple[tuple[float, int], ...] = ()
     _clock: _Clock = field(init=False, repr=False, compare=False)
-    _paths: dict[int, _Path] = field(default_factory=dict, init=False, repr=False, compare=False)
+    _paths: dict[tuple[int, ...], _Path] = field(
+        default_factory=dict, init=False, repr=False, compare=False
+    )
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "_clock", _Clock(self.sde))
@@ -62,29 +63,21 @@ class Noise:
 
     def start(self) -> Tensor:
         """Unit noise to begin from, (B, C, H, W)."""
-        return self._stack([_normal(s, _START, 0, 0, self.shape) for s in self.seeds])
+        return self._placed(_normals(self.seeds, _START, 0, 0, self.shape))
 
     def increment(self, t: float, s: float) -> Tensor:
         """Unit-variance increments of the paths from time t to time s < t, (B, C, H, W)."""
         clock = self._clock
         variance = clock.tau(clock.place(t)) - clock.tau(clock.place(s))
-        scale = np.float32(math.sqrt(variance) if variance > 0 else 1.0)
         # Between two branchings the path is one and the same; such stretches add up.
         cuts = [t, *sorted((b for b, _ in self.branches if s < b < t), reverse=True), s]
-        stretches = [(self._paths_at(high), high, low) for high, low in pairwise(cuts)]
-        return self._stack(
-            [
-                sum(paths[i].change(high, low) for paths, high, low in stretches) / scale
-                for i in range(len(self.seeds))
-            ]
-        )
+        change = sum(self._path_at(high).change(high, low) for high, low in pairwise(cuts))
+        return self._placed(change / math.sqrt(variance) if variance > 0 else change)
 
     def fresh(self, t: float, use: int) -> Tensor:
         """Unit noise of its own, apart from the path, for the `use`-th need at time t."""
-        place = int(np.float64(t).view(np.uint64))
-        return self._stack(
-            [_normal(s, _FRESH, place, use, self.shape) for s in self._path_seeds_at(t)]
-        )
+        (place,) = struct.unpack("<Q", struct.pack("<d", t))
+        return self._placed(_normals(self._seeds_at(t), _FRESH, place, use, self.shape))
 
     def branch(self, t: float, seed: int) -> Noise:
         """The same noise down to time t, and other noise below it."""
@@ -98,35 +91,31 @@ class Noise:
             (*self.branches, (t, seed)),
         )
 
-    def _paths_at(self, t: float) -> list[_Path]:
+    def _path_at(self, t: float) -> _Path:
         """The paths of all samples just below time t."""
-        for seed in (seeds := self._path_seeds_at(t)):
-            if seed not in self._paths:
-                self._paths[seed] = _Path(seed, self.shape, self._clock, self.depth)
-        return [self._paths[seed] for seed in seeds]
+        seeds = self._seeds_at(t)
+        if seeds not in self._paths:
+            self._paths[seeds] = _Path(seeds, self.shape, self._clock, self.depth)
+        return self._paths[seeds]
 
-    def _path_seeds_at(self, t: float) -> list[int]:
-        taken = tuple(b for b in self.branches if t <= b[0])
-        return [self._mixed(s, taken) for s in self.seeds]
+    def _seeds_at(self, t: float) -> tuple[int, ...]:
+        seeds = self.seeds
+        for branched, other in self.branches:
+            if t <= branched:
+                seeds = tuple(_mixed(seed, other) for seed in seeds)
+        return seeds
 
-    @staticmethod
-    def _mixed(seed: int, branches: Sequence[tuple[float, int]]) -> int:
-        for _, other in branches:
-            seed = (seed * 0x9E3779B97F4A7C15 + other + 1) & _MASK
-        return seed
-
-    def _stack(self, samples: list[np.ndarray]) -> Tensor:
-        batch = torch.from_numpy(np.stack(samples))
-        return batch.to(self.device, self.dtype or torch.float32, non_blocking=True)
+    def _placed(self, noise: Tensor) -> Tensor:
+        return noise.to(self.device, self.dtype or torch.float32, non_blocking=True)
 
 
 def path_depth(steps: int) -> int:
-    """Halvings of a path for a sampler with `steps` steps: leaves of about half a step.
+    """Halvings of a path for a sampler with `steps` steps: leaves of about a step.
 
     Deeper paths cost a normal draw for each level. Paths of one seed agree at every depth, up to the
     fine structure inside the coarser one's leaves.
     """
-    return min(14, max(6, math.ceil(math.log2(2 * max(1, steps)))))
+    return min(14, max(6, math.ceil(math.log2(max(1, steps)))))
 
 
 @dataclass(frozen=True)
@@ -153,69 +142,80 @@ class _Clock:
 
 
 class _Path:
-    """W(tau) of one sample; W is zero at the first time. Keeps the branch of the tree last used."""
+    """W(tau) of a batch, (B, C, H, W); W is zero at the first time. Keeps the last way down the tree."""
 
-    def __init__(self, seed: int, shape: tuple[int, ...], clock: _Clock, depth: int) -> None:
-        self._seed, self._shape, self._clock, self._depth = seed, shape, clock, depth
-        self._last: dict[float, np.ndarray] = {}
-        self._nodes: dict[tuple[int, int], np.ndarray] = {}  # (level, index) -> W at its middle
+    def __init__(
+        self, seeds: tuple[int, ...], shape: tuple[int, ...], clock: _Clock, depth: int
+    ) -> None:
+        self._seeds, self._shape, self._clock, self._depth = seeds, shape, clock, depth
+        span = clock.tau(1.0) - clock.tau(0.0)
+        self._end = self._draw(0, 0) * math.sqrt(span)
+        self._last: dict[float, Tensor] = {}
+        self._nodes: dict[tuple[int, int], Tensor] = {}  # (level, index) -> W at its middle
 
-    def change(self, t: float, s: float) -> np.ndarray:
+    def change(self, t: float, s: float) -> Tensor:
         """W at time t minus W at time s < t."""
         high, low = self._clock.place(t), self._clock.place(s)
         upper, lower = self._value(high), self._value(low)
         self._last = {high: upper, low: lower}
         return upper - lower
 
-    def _value(self, u: float) -> np.ndarray:
+    def _value(self, u: float) -> Tensor:
         """W at place u, by descending to u's leaf."""
         if (known := self._last.get(u)) is not None:
             return known
-        tau, place = self._clock.tau, 0
-        left, right = np.zeros(self._shape, np.float32), self._end()
+        place, left, right = 0, torch.zeros_like(self._end), self._end
         u_left, u_right = 0.0, 1.0
-        used: dict[tuple[int, int], np.ndarray] = {}
+        used: dict[tuple[int, int], Tensor] = {}
         for level in range(self._depth):
             u_middle = (u_left + u_right) / 2
             middle = self._nodes.get((level, place))
             if middle is None:
-                middle = self._between(left, right, u_left, u_middle, u_right, level, place)
+                middle = self._between(left, right, (u_left, u_middle, u_right), level, place)
             used[level, place] = middle
             if u < u_middle:
                 right, u_right, place = middle, u_middle, 2 * place
             else:
                 left, u_left, place = middle, u_middle, 2 * place + 1
         self._nodes = used
-        if tau(u) in (tau(u_left), tau(u_right)):
-            return left if tau(u) == tau(u_left) else right
-        return self._between(left, right, u_left, u, u_right, self._depth, place)
-
-    def _end(self) -> np.ndarray:
-        span = self._clock.tau(1.0) - self._clock.tau(0.0)
-        return _normal(self._seed, _PATH, 0, 0, self._shape) * np.float32(math.sqrt(span))
+        if u in (u_left, u_right):
+            return left if u == u_left else right
+        return self._between(left, right, (u_left, u, u_right), self._depth, place)
 
     def _between(
-        self,
-        left: np.ndarray,
-        right: np.ndarray,
-        u_left: float,
-        u: float,
-        u_right: float,
-        level: int,
-        place: int,
-    ) -> np.ndarray:
-        """A draw from the Brownian bridge at u, between W at u_left and at u_right."""
-        low, now, high = (self._clock.tau(v) for v in (u_left, u, u_right))
-        share = (now - low) / (high - low)
+        self, left: Tensor, right: Tensor, u: tuple[float, float, float], level: int, place: int
+    ) -> Tensor:
+        """A draw from the Brownian bridge at the middle of `u`, between W at its ends."""
+        low, now, high = (self._clock.tau(v) for v in u)
         std = math.sqrt((now - low) * (high - now) / (high - low))
-        z = _normal(self._seed, _PATH, level + 1, place, self._shape)
-        z *= np.float32(std)
-        z += left * np.float32(1 - share)
-        z += right * np.float32(share)
-        return z
+        drawn = self._draw(level + 1, place)
+        return torch.lerp(left, right, (now - low) / (high - low)).add_(drawn, alpha=std)
+
+    def _draw(self, level: int, place: int) -> Tensor:
+        return _normals(self._seeds, _PATH, level, place, self._shape)
 
 
-def _normal(seed: int, stream: int, place: int, use: int, shape: tuple[int, ...]) -> np.ndarray:
-    """Unit normals addressed by four numbers: a counter-based generator, keyed and placed."""
-    bits = np.random.Philox(key=[seed & _MASK, stream], counter=[0, 0, use & _MASK, place & _MASK])
-    return np.random.Generator(bits).standard_normal(shape, dtype=np.float32)
+def _normals(
+    seeds: Sequence[int], stream: int, place: int, use: int, shape: tuple[int, ...]
+) -> Tensor:
+    """Unit normals (B, *shape), each sample's addressed by (its seed, stream, place, use).
+
+    Made on the CPU whatever the device. The generator keeps 32 bits of an address: of the few
+    thousand draws of a run two may share their numbers, at places that have nothing to do with each
+    other. It is three times faster than a counter-based one, and this is a stepping sampler's
+    largest cost after the network.
+    """
+    generator = torch.Generator()
+    out = torch.empty(len(seeds), *shape)
+    for row, seed in zip(out, seeds):
+        address = _mixed(_mixed(_mixed(seed, stream), place), use)
+        torch.randn(shape, generator=generator.manual_seed(address >> 32), out=row)
+    return out
+
+
+def _mixed(seed: int, other: int) -> int:
+    """A new 64-bit number from two: the finalizer of SplitMix64 (Steele et al. 2014)."""
+    z = (seed * 0x9E3779B97F4A7C15 + other + 1) & _MASK
+    z = ((z ^ (z >> 30)) * 0xBF58476D1CE4E5B9) & _MASK
+    z = ((z ^ (z >> 27)) * 0x94D049BB133111EB) & _MASK
+    return z ^ (z >> 31)
