@@ -5,7 +5,6 @@ from __future__ import annotations
 import warnings
 from collections.abc import Iterator
 from typing import Any
-from weakref import WeakKeyDictionary
 
 from studio import choose
 from studio.diffusion.conditions import FREE, Condition
@@ -15,9 +14,6 @@ from studio.diffusion.score import Score
 from studio.errors import SpecError
 from studio.weights.devices import resolve
 from studio.weights.shelf import Shelf
-
-# A Score does not say where its network lives, and noise has to be made there.
-_DEVICES: WeakKeyDictionary[Score, str] = WeakKeyDictionary()
 
 
 def load(source: str, device: str = "auto", preset: str | None = None) -> Score:
@@ -29,10 +25,7 @@ def load(source: str, device: str = "auto", preset: str | None = None) -> Score:
     """
     if preset is not None:
         raise SpecError(f"“{source}” describes itself.", "Leave the preset out.")
-    place = resolve(device)
-    score = Shelf().load(str(source), place)
-    _DEVICES[score] = place
-    return score
+    return Shelf().load(str(source), resolve(device))
 
 
 def sample(
@@ -55,6 +48,5 @@ def sample(
     chosen, note = choose.sampler(sampler, steps, options)
     if note:
         warnings.warn(note, stacklevel=2)
-    device = _DEVICES.get(score, "cpu")
-    noise = Noise.of(seed, count, score.shape, score.sde, device=device, depth=chosen.depth)
+    noise = Noise.of(seed, count, score.shape, score.sde, device=score.device, depth=chosen.depth)
     return chosen.run(score, noise, condition or FREE)

@@ -21,7 +21,7 @@ from studio.errors import SpecError
 
 T = TypeVar("T")
 
-_FAMILIES: dict[type, dict[str, type]] = {}
+_FAMILIES: dict[type, dict[str, Any]] = {}
 
 
 @dataclass(frozen=True)
@@ -152,7 +152,7 @@ def replace(spec: T, path: str, value: Any) -> T:
     return dataclasses.replace(spec, **{head: value})  # type: ignore[type-var]
 
 
-def _pick(named: dict[str, type], name: Any, what: str) -> type:
+def _pick(named: Mapping[str, type], name: Any, what: str) -> type:
     if not isinstance(name, str) or name not in named:
         raise SpecError(f"There is no {what.lower()} “{name}”.", _nearest(str(name), named))
     return named[name]

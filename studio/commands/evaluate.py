@@ -33,8 +33,7 @@ class Evaluate(Command):
         from studio.training import data as packs
         from studio.training import evaluation
 
-        device = resolve(self.device)
-        score = Shelf().load(self.model, device)
+        score = Shelf().load(self.model, resolve(self.device))
         sampler, _ = choose.sampler(self.sampler)
         # A seed of its own: the compositions are not those that the model was trained on.
         real = packs.load(Path(self.data), score.shape[1], self.compositions, seed=987_654_321)
@@ -42,7 +41,7 @@ class Evaluate(Command):
             raise DataError(f"{self.data} has other channels than {self.model}.")
         terminal.note(f"Sampling {self.count} pictures")
         begun = time.perf_counter()
-        made, labels = evaluation.draw(score, sampler, self.count, self.seed, device)
+        made, labels = evaluation.draw(score, sampler, self.count, self.seed)
         seconds = time.perf_counter() - begun
         figures = evaluation.figures(score, made, labels, real)
         if self.sheet:

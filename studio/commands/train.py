@@ -9,10 +9,10 @@ import shlex
 import signal
 import threading
 from collections import deque
-from collections.abc import Generator, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
 from studio import choose, paths, recipes, spec, terminal
 from studio.commands import Command, Outcome, positional
@@ -101,7 +101,7 @@ class Train(Training, Command):
 
     def _train(self, trainer: Trainer, log: Log) -> bool:
         """Train until done or interrupted; True if interrupted. Everything is saved either way."""
-        steps = cast("Generator[TrainStep]", train(trainer, self.save_seconds))
+        steps = train(trainer, self.save_seconds)
         with (
             contextlib.closing(steps),
             _interrupts() as interrupted,

@@ -9,18 +9,13 @@ from studio.diffusion.sampler import Sampler
 from studio.diffusion.stepping import PredictorCorrector, alone
 from studio.spec import family
 
-SAMPLERS = family(
-    Sampler,
-    {
-        "pc": PredictorCorrector,
-        **{name: alone(predictor) for name, predictor in PREDICTORS.items()},
-        "rk45": DormandPrince,
-    },
-)
+_ALONE = {name: alone(predictor) for name, predictor in PREDICTORS.items()}
+
+SAMPLERS = family(Sampler, {"pc": PredictorCorrector, **_ALONE, "rk45": DormandPrince})
 
 #: What a person starts from: name -> (label, sampler).
 PRESETS: dict[str, tuple[str, Sampler]] = {
-    "quick": ("Quick", SAMPLERS["dpm2m"](steps=20)),
+    "quick": ("Quick", _ALONE["dpm2m"](steps=20)),
     "balanced": ("Balanced", PredictorCorrector(steps=100)),
     "paper": ("Paper", PredictorCorrector(steps=1000, grid=UniformTime())),
     "flow": ("Exact flow", DormandPrince()),

@@ -4,7 +4,7 @@ given what is known: grad log p(x | y) = grad log p(x) + grad log p(y | x).
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from studio.diffusion.noise import Noise
@@ -49,4 +49,4 @@ class ClassLabel(Condition):
         def fn(x: Tensor, t: Tensor) -> Tensor:
             return score.labelled(labels.to(x.device))(x, t)
 
-        return Score(fn, inner.sde, inner.shape, inner.value_range, inner.classes)
+        return replace(inner, fn=fn)

@@ -71,7 +71,8 @@ class Noise:
         variance = clock.tau(clock.place(t)) - clock.tau(clock.place(s))
         # Between two branchings the path is one and the same; such stretches add up.
         cuts = [t, *sorted((b for b, _ in self.branches if s < b < t), reverse=True), s]
-        change = sum(self._path_at(high).change(high, low) for high, low in pairwise(cuts))
+        changes = [self._path_at(high).change(high, low) for high, low in pairwise(cuts)]
+        change = torch.stack(changes).sum(0) if len(changes) > 1 else changes[0]
         return self._placed(change / math.sqrt(variance) if variance > 0 else change)
 
     def fresh(self, t: float, use: int) -> Tensor:

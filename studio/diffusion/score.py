@@ -46,6 +46,7 @@ class Score:
     value_range: tuple[float, float] = (-1.0, 1.0)
     classes: tuple[str, ...] = ()
     conditional: Callable[[Tensor], Function] | None = field(default=None, compare=False)
+    device: str = "cpu"  # where x and t have to be
 
     @staticmethod
     def from_function(
@@ -207,6 +208,7 @@ def network_score(
     shape: tuple[int, int, int],
     value_range: tuple[float, float] = (-1.0, 1.0),
     classes: tuple[str, ...] = (),
+    device: str = "cpu",
 ) -> Score:
     """The Score of a trained network. A network with classes is told "any class" unless labelled."""
 
@@ -220,5 +222,11 @@ def network_score(
         return fn
 
     return Score(
-        conditional(None), sde, shape, value_range, classes, conditional if classes else None
+        conditional(None),
+        sde,
+        shape,
+        value_range,
+        classes,
+        conditional if classes else None,
+        device,
     )

@@ -20,7 +20,8 @@ class Ema:
         rate = min(self.rate, (1 + step) / (10 + step))
         current = self._net.state_dict()
         pairs = [(s, current[k]) for k, s in self.shadow.items() if s.is_floating_point()]
-        torch._foreach_lerp_([s for s, _ in pairs], [c for _, c in pairs], 1 - rate)
+        for shadow, now in pairs:
+            shadow.lerp_(now, 1 - rate)
 
     def load(self, state: dict[str, Tensor]) -> None:
         for key, value in self.shadow.items():

@@ -28,6 +28,8 @@ def zeroed(layer: nn.Conv2d) -> nn.Conv2d:
 class NoiseEmbedding(nn.Module):
     """A scalar noise label (B,) -> features (B, width): sines and cosines, then two layers."""
 
+    waves: Tensor
+
     def __init__(self, width: int, frequencies: int = 64) -> None:
         super().__init__()
         # Labels span about [-1.3, 1.3] (ln(sigma) / 4): from one slow wave to 5e-3 in ln(sigma).

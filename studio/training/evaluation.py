@@ -48,9 +48,7 @@ def figures(score: Score, made: np.ndarray, labels: np.ndarray, real: Pictures) 
     return Figures(len(made), *grains, recovered, truth)
 
 
-def draw(
-    score: Score, sampler: Sampler, count: int, seed: int, device: str = "cpu"
-) -> tuple[np.ndarray, np.ndarray]:
+def draw(score: Score, sampler: Sampler, count: int, seed: int) -> tuple[np.ndarray, np.ndarray]:
     """(uint8 pictures (count, H, W, C), the class index asked of each; -1 if there are none)."""
     labels = np.full(count, -1)
     if score.classes:
@@ -60,7 +58,12 @@ def draw(
         some = labels[first : first + _BATCH]
         condition = ClassLabel(tuple(some.tolist())) if score.classes else FREE
         noise = Noise.of(
-            seed + first, len(some), score.shape, score.sde, device=device, depth=sampler.depth
+            seed + first,
+            len(some),
+            score.shape,
+            score.sde,
+            device=score.device,
+            depth=sampler.depth,
         )
         *_, last = sampler.run(score, noise, condition)
         stacks.append(pictures.to_pictures(last.x, score.value_range))

@@ -10,7 +10,7 @@ from __future__ import annotations
 import json
 import math
 import time
-from collections.abc import Iterator
+from collections.abc import Generator
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -101,7 +101,7 @@ class Trainer:
         self.info = _info(plan, data)
         torch.manual_seed(plan.seed)
         self.net = build(plan.network, self.info.options).to(device).train()
-        self.net = self.net.to(memory_format=torch.channels_last)
+        self.net.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         self.ema = Ema(self.net, plan.ema)
         self.optimizer = torch.optim.Adam(self.net.parameters(), lr=plan.rate, fused=True)
         self.step = 0
@@ -185,7 +185,9 @@ class Trainer:
 
         net = build(self.info.network, self.info.options)
         net.load_state_dict(self.ema.shadow)
-        return checkpoint.score_of(net.to(self.device).eval().requires_grad_(False), self.info)
+        return checkpoint.score_of(
+            net.to(self.device).eval().requires_grad_(False), self.info, self.device
+        )
 
     def save(self) -> Path:
         """Write the model and the resume file. Each is replaced as a whole or not at all."""
@@ -240,7 +242,7 @@ class Trainer:
         self.step = step
 
 
-def train(trainer: Trainer, save_seconds: float = 60.0) -> Iterator[TrainStep]:
+def train(trainer: Trainer, save_seconds: float = 60.0) -> Generator[TrainStep, None, None]:
     """Train to the end of the plan. Saves every `save_seconds` and when it ends or is closed."""
     begun, first, saved_at = time.monotonic(), trainer.step, time.monotonic()
     unsaved = False

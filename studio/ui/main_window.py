@@ -291,7 +291,6 @@ class MainWindow(QMainWindow):
 
     async def _open_file(self, path: Path) -> None:
         tab = self.tabs["sample"]
-        assert hasattr(tab, "errors")
         try:
             recipe = recipes.read_recipe(path)
             if recipe is None:
@@ -299,7 +298,7 @@ class MainWindow(QMainWindow):
                 return
             new = spec.from_dict(SampleJob, recipe)
             spec.check(new)
-            lines = differences(tab.current_job(), new)  # type: ignore[attr-defined]
+            lines = differences(tab.current_job(), new)
             if not lines:
                 self.tell(
                     self.tr("{name} has the recipe that is set already").format(name=path.name)

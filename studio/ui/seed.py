@@ -37,7 +37,8 @@ class SeedEdit(QWidget):
         self.line.setToolTip(self.tr("Picture i has the seed + i, alone or in any batch"))
         self.line.setValidator(_Whole(self))
         self.line.textEdited.connect(lambda _: self.changed.emit(self.value()))
-        self.lock = QToolButton(checkable=True)
+        self.lock = QToolButton()
+        self.lock.setCheckable(True)
         self.lock.setObjectName("seedLock")
         self.lock.setAccessibleName(self.tr("Keep the seed"))
         self.lock.setToolTip(
@@ -47,7 +48,8 @@ class SeedEdit(QWidget):
         self.lock.toggled.connect(
             lambda on: self.lock.setIcon(theme.icon("lock" if on else "unlock"))
         )
-        dice = QToolButton(icon=theme.icon("dice"))
+        dice = QToolButton()
+        dice.setIcon(theme.icon("dice"))
         dice.setObjectName("seedDice")
         dice.setAccessibleName(self.tr("New seed"))
         dice.setToolTip(self.tr("A new seed by chance (R)"))

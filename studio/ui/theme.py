@@ -33,7 +33,6 @@ from PySide6.QtWidgets import QApplication
 
 from studio.paths import resource
 
-Scheme = Literal["system", "light", "dark"]
 #: The colour an icon takes: that of text, of quiet text, of the accent, or of text on the accent.
 Tone = Literal["text", "muted", "accent", "on_accent", "danger", "warning"]
 
@@ -112,11 +111,11 @@ DARK = Colours(
 )
 
 _current: Colours = LIGHT
-_scheme: Scheme = "system"
+_scheme: str = "system"
 
 
-def apply(app: QApplication, scheme: Scheme) -> None:
-    """Dress the application; "system" follows the desktop from now on."""
+def apply(app: QApplication, scheme: str) -> None:
+    """Dress the application: "light", "dark", or "system", which follows the desktop from now on."""
     global _scheme
     _scheme = scheme
     hints = app.styleHints()

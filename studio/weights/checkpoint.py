@@ -157,6 +157,8 @@ def load_network(path: Path, info: ModelInfo, device: str = "cpu") -> nn.Module:
     return net.float().to(device).eval().requires_grad_(False)
 
 
-def score_of(net: nn.Module, info: ModelInfo) -> Score:
-    """The Score of a network that `info` describes."""
-    return network_score(net, info.output, info.sde, info.shape, info.value_range, info.classes)
+def score_of(net: nn.Module, info: ModelInfo, device: str = "cpu") -> Score:
+    """The Score of a network on `device` that `info` describes."""
+    return network_score(
+        net, info.output, info.sde, info.shape, info.value_range, info.classes, device
+    )

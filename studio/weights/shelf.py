@@ -78,7 +78,7 @@ class Shelf:
         key, changed = (path, device), path.stat().st_mtime
         if key not in self._loaded or self._loaded[key][0] != changed:
             net = checkpoint.load_network(path, entry.info, device)
-            self._loaded[key] = changed, checkpoint.score_of(net, entry.info)
+            self._loaded[key] = changed, checkpoint.score_of(net, entry.info, device)
         return self._loaded[key][1]
 
     @staticmethod

@@ -9,6 +9,7 @@ from PySide6.QtWidgets import QWidget
 
 from studio.engine.events import Event
 from studio.engine.jobs import SampleJob
+from studio.ui.dialogs import ErrorBox
 from studio.ui.runner import Runner
 from studio.ui.session import Session
 
@@ -16,7 +17,8 @@ from studio.ui.session import Session
 class Tab(QWidget):
     """A mode: its page, its job, and what it does with the job's events.
 
-    `status` carries words for the status line; `recipe_wanted` a recipe that a person wants back.
+    `status` carries words for the status line, `bug` an exception for the crash dialog; `errors` is
+    where a person is told of problems, beside the button that failed.
     """
 
     title = ""
@@ -26,11 +28,16 @@ class Tab(QWidget):
     def __init__(self, session: Session) -> None:
         super().__init__()
         self.session = session
+        self.errors = ErrorBox()
         self.runner = Runner(session.engine, self.receive)
         self.runner.bug.connect(self.bug)
 
     def job(self) -> SampleJob:
         """What Run starts. Raises StudioError if something is missing."""
+        raise NotImplementedError
+
+    def current_job(self) -> SampleJob:
+        """The job as it is set now, for comparing with a recipe that is dropped."""
         raise NotImplementedError
 
     def receive(self, event: Event) -> None:

@@ -30,7 +30,6 @@ from studio.engine.jobs import FinishWith, SampleJob
 from studio.engine.trajectory import Frame, Trajectory
 from studio.errors import StudioError
 from studio.ui import theme
-from studio.ui.dialogs import ErrorBox
 from studio.ui.gallery import Gallery
 from studio.ui.inspector import Inspector
 from studio.ui.picture_view import PictureView
@@ -56,7 +55,6 @@ class SampleTab(Tab):
         self.inspector = Inspector()
         self.gallery = Gallery()
         self.gallery.setObjectName("history")
-        self.errors = ErrorBox()
         self._trajectory: Trajectory | None = None
         self._shown: Frame | None = None
         self._following = True
@@ -106,7 +104,9 @@ class SampleTab(Tab):
         return side
 
     def _verb(self, name: str, text: str, tip: str) -> QToolButton:
-        button = QToolButton(text=text, icon=theme.icon(name))
+        button = QToolButton()
+        button.setText(text)
+        button.setIcon(theme.icon(name))
         button.setObjectName(name)
         button.setToolTip(tip)
         button.setAccessibleName(text)
@@ -132,7 +132,8 @@ class SampleTab(Tab):
                 ("change", self.tr("Change"), self.tr("What moved since the picture before")),
             )
         ):
-            button = QPushButton(text, checkable=True)
+            button = QPushButton(text)
+            button.setCheckable(True)
             button.setObjectName(f"view_{name}")
             button.setProperty("segment", True)
             button.setToolTip(f"{tip} (X)")
@@ -144,7 +145,9 @@ class SampleTab(Tab):
         self.told.setObjectName("viewCaption")
         self.told.setProperty("role", "muted")
         bar.addWidget(self.told)
-        self.save_button = QToolButton(icon=theme.icon("save"), text=self.tr("Save"))
+        self.save_button = QToolButton()
+        self.save_button.setText(self.tr("Save"))
+        self.save_button.setIcon(theme.icon("save"))
         self.save_button.setObjectName("save")
         self.save_button.setAccessibleName(self.tr("Save and export"))
         self.save_button.setToolTip(self.tr("Save pictures with their recipe, or export the run"))
