@@ -64,7 +64,7 @@ def test_a_run_tells_its_beginning_every_step_and_its_result() -> None:
     assert isinstance(told[0], Note)
     assert isinstance(told[1], Begun)
     steps = [e.step for e in told if isinstance(e, Progress)]
-    assert steps == [*range(1, 21), 20]  # twenty steps and Tweedie's
+    assert steps == [*range(1, 25), 24]  # the preset's steps, and Tweedie's
     assert isinstance(told[-1], Finished)
     assert told[-1].pictures.shape == (4, 8, 8, 3)
 

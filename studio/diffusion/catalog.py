@@ -15,7 +15,7 @@ SAMPLERS = family(Sampler, {"pc": PredictorCorrector, **_ALONE, "rk45": DormandP
 
 #: What a person starts from: name -> (label, sampler).
 PRESETS: dict[str, tuple[str, Sampler]] = {
-    "quick": ("Quick", _ALONE["dpm2m"](steps=20)),
+    "quick": ("Quick", _ALONE["ancestral"](steps=24)),
     "balanced": ("Balanced", PredictorCorrector(steps=100)),
     "paper": ("Paper", PredictorCorrector(steps=1000, grid=UniformTime())),
     "flow": ("Exact flow", DormandPrince()),

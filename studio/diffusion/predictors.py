@@ -85,7 +85,9 @@ class ReverseDiffusion(Predictor):
 
 @dataclass(frozen=True)
 class Ancestral(Predictor):
-    """Draws x_s given x_t and the denoised estimate. η fades the noise: 1 is DDPM, 0 is DDIM."""
+    """Draws x_s given x_t and the denoised estimate; η fades the noise, 1 is DDPM, 0 is DDIM.
+    Use it for clean pictures in few steps: fresh noise washes the network's errors out.
+    """
 
     title: ClassVar[str] = "Ancestral"
     eta: float = option(1.0, label="η", range=(0, 1), help="1 draws anew, 0 adds no noise.")
@@ -140,7 +142,9 @@ class Heun(Predictor):
 
 @dataclass(frozen=True)
 class DPM2M(Predictor):
-    """DPM-Solver++(2M): second order with one call a step. The best start for most pictures."""
+    """DPM-Solver++(2M): second order on the probability flow with one call a step. Use it where the
+    start alone should decide the picture.
+    """
 
     title: ClassVar[str] = "DPM-Solver++ 2M"
     stochastic: ClassVar[bool] = False

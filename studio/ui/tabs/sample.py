@@ -85,7 +85,7 @@ class SampleTab(Tab):
         self.pause_button = self._verb("pause", self.tr("Pause"), self.tr("Hold the solver (K)"))
         self.step_button = self._verb("step", self.tr("Step"), self.tr("One step, then hold (.)"))
         self.finish_button = self._verb(
-            "finish", self.tr("Finish"), self.tr("Finish quickly from here with DPM-Solver++ (F)")
+            "finish", self.tr("Finish"), self.tr("Finish quickly from here (F)")
         )
         verbs = QHBoxLayout()
         verbs.setSpacing(4)
