@@ -206,7 +206,7 @@ class Trainer:
         return path
 
     def _resume(self, path: Path) -> None:
-        metadata = checkpoint._read_header(path).get("__metadata__", {})
+        metadata = checkpoint.read_header(path).get("__metadata__", {})
         try:
             kept = json.loads(metadata["training"])
             before, step = spec.from_dict(Training, kept["plan"]), int(kept["step"])

@@ -104,7 +104,9 @@ class RecipePanel(QWidget):
             self.classes.addItem(self.tr("Each in turn"), "each")
         for name in names:
             self.classes.addItem(name.capitalize(), name)
-        self.classes.setCurrentIndex(max(0, self.classes.findData(wanted)))
+        # A model that knows classes draws best when it is told one.
+        chosen = self.classes.findData("each" if wanted is None else wanted)
+        self.classes.setCurrentIndex(max(0, chosen))
         self.classes.setEnabled(bool(names))
         if not names:
             self.classes.setToolTip(self.tr("This model was trained without classes"))

@@ -55,7 +55,7 @@ def read_info(path: Path) -> ModelInfo:
 
     Raises CheckpointError if the file is missing, damaged or not the studio's.
     """
-    metadata = _read_header(path).get("__metadata__")
+    metadata = read_header(path).get("__metadata__")
     if not isinstance(metadata, dict) or metadata.get("format") != _FORMAT:
         raise CheckpointError(
             f"{path.name} holds weights, but not a model of this studio.",
@@ -76,7 +76,8 @@ def _check(info: ModelInfo) -> None:
         raise SpecError("size, channels or value range are impossible.")
 
 
-def _read_header(path: Path) -> dict[str, Any]:
+def read_header(path: Path) -> dict[str, Any]:
+    """The header of a safetensors file, untrusted. Raises CheckpointError if there is none."""
     try:
         total = path.stat().st_size
         with path.open("rb") as file:
@@ -90,7 +91,8 @@ def _read_header(path: Path) -> dict[str, Any]:
         raise CheckpointError(f"{path.name} cannot be read: {error.strerror}.") from error
     except (ValueError, struct.error, RecursionError) as error:
         raise CheckpointError(
-            f"{path.name} is damaged or not a safetensors file: {error}."
+            f"{path.name} is damaged or not a safetensors file: {error}.",
+            "Get the model again, or take its folder off the shelf.",
         ) from error
     if not isinstance(header, dict):
         raise CheckpointError(f"{path.name} is damaged: its header is no table.")

@@ -414,6 +414,7 @@ class SampleTab(Tab):
         return self.tr("Stop (Esc)") if busy else self.tr("Sample with this recipe (Ctrl+Enter)")
 
     def _failed(self, error: StudioError) -> None:
+        self.view.set_hud("")
         self.errors.show_error(error)
         self.status.emit(self.tr("Stopped: {problem}").format(problem=error.message))
 
