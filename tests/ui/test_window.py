@@ -193,6 +193,47 @@ def test_the_recipe_of_a_saved_picture_comes_back_when_it_is_dropped(
     with_window(work)
 
 
+@pytest.mark.parametrize(
+    ("kind", "name"), [("picture", "a.png"), ("sheet", "b.png"), ("film", "c.webp")]
+)
+def test_results_are_saved_where_a_person_says(
+    with_window: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, kind: str, name: str
+) -> None:
+    path = tmp_path / name
+    monkeypatch.setattr(
+        "studio.ui.tabs.sample.QFileDialog.getSaveFileName", lambda *_: (str(path), "")
+    )
+
+    async def work(window: MainWindow) -> None:
+        tab = sample(window)
+        await one_run(tab)
+        tab.save(kind)
+        await until(path.exists)
+        await until(lambda: str(path) in window.status.text())
+
+    with_window(work)
+
+
+def test_a_folder_that_cannot_be_written_is_said_beside_the_button(
+    with_window: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "file").write_text("in the way")
+    path = tmp_path / "file" / "a.png"
+    monkeypatch.setattr(
+        "studio.ui.tabs.sample.QFileDialog.getSaveFileName", lambda *_: (str(path), "")
+    )
+
+    async def work(window: MainWindow) -> None:
+        tab = sample(window)
+        await one_run(tab)
+        tab.save("picture")
+        await until(lambda: tab.errors.text)
+        assert "a.png" in tab.errors.text
+        assert tab.view.count == 4
+
+    with_window(work)
+
+
 @pytest.mark.parametrize("content", [b"not a picture", b""])
 def test_a_file_that_is_no_picture_is_refused_in_a_sentence(
     with_window: Any, tmp_path: Path, content: bytes
