@@ -68,7 +68,8 @@ async def _main(measure: bool) -> int:
     crashed, first = not settings.clean, not settings.started
     window = build(settings, closed)
     _report_bugs(window)
-    window.session.remember(clean=False, started=True)
+    if not measure:
+        window.session.remember(clean=False, started=True)
     window.show()
     if measure:
         spawn(measure_window(window, closed))
