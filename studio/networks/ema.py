@@ -11,17 +11,17 @@ class Ema:
 
     def __init__(self, net: nn.Module, rate: float) -> None:
         self.rate = rate
-        self._net = net
-        self.shadow = {k: v.detach().clone() for k, v in net.state_dict().items()}
+        live = net.state_dict()
+        self.shadow = {k: v.detach().clone() for k, v in live.items()}
+        # state_dict hands out the live tensors, which training changes in place.
+        self._pairs = [(s, live[k]) for k, s in self.shadow.items() if s.is_floating_point()]
 
     @torch.no_grad()
     def update(self, step: int) -> None:
         """Move towards the weights after training step `step` (from 1)."""
         rate = min(self.rate, (1 + step) / (10 + step))
-        current = self._net.state_dict()
-        pairs = [(s, current[k]) for k, s in self.shadow.items() if s.is_floating_point()]
-        for shadow, now in pairs:
-            shadow.lerp_(now, 1 - rate)
+        for shadow, live in self._pairs:
+            shadow.lerp_(live, 1 - rate)
 
     def load(self, state: dict[str, Tensor]) -> None:
         for key, value in self.shadow.items():
