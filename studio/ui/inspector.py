@@ -72,6 +72,10 @@ class Inspector(QWidget):
         self._plot.setMenuEnabled(False)
         self._plot.hideButtons()
         self._plot.setMouseEnabled(False, False)
+        # Room for the topmost number, which would be cut at the edge.
+        self._plot.getPlotItem().layout.setContentsMargins(4, 8, 8, 2)
+        self._plot.setXRange(-10, 10)
+        self._plot.setYRange(0, 4)
         self._plot.setAntialiasing(True)
         self._curve = self._plot.plot([], [])
         self._box.addWidget(self._plot)
@@ -107,6 +111,8 @@ class Inspector(QWidget):
 
     def _draw(self) -> None:
         if self._curve is not None:
+            if self._points:
+                self._plot.enableAutoRange()
             self._curve.setData(
                 [x for x, _ in self._points], [math.log10(y) for _, y in self._points]
             )
