@@ -101,7 +101,7 @@ def _crash_log() -> Iterator[TextIO | None]:
     """Where Python writes its stacks if it dies; nowhere if the folder cannot be written."""
     try:
         user_dir().mkdir(parents=True, exist_ok=True)
-        with (user_dir() / "fault.log").open("w") as file:
+        with (user_dir() / "fault.log").open("a") as file:
             faulthandler.enable(file)
             yield file
             faulthandler.disable()
@@ -114,7 +114,7 @@ def _only_one(measure: bool) -> Iterator[bool]:
     """Whether this is the only studio on this person's files; says so if it is not."""
     lock = QLockFile(str(user_dir() / "studio.lock"))
     lock.setStaleLockTime(0)
-    alone = measure or lock.tryLock(100) or lock.error() == QLockFile.LockError.PermissionError
+    alone = measure or lock.tryLock(100) or lock.error() != QLockFile.LockError.LockFailedError
     if not alone:
         text = "Score Studio is already open. Use the window that is there, or close it first."
         print(f"score-studio: {text}", file=sys.stderr)  # noqa: T201
