@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import numpy as np
 from PySide6.QtCore import (
-    QEvent,
     QModelIndex,
     QPersistentModelIndex,
     QPoint,
@@ -39,6 +38,7 @@ from PySide6.QtWidgets import (
 )
 
 from studio.ui import drawing, theme
+from studio.ui.keys import OwnKeys
 
 THUMBNAIL = 72
 KEPT = 200
@@ -49,7 +49,7 @@ _PAD = 6
 _Index = QModelIndex | QPersistentModelIndex
 
 
-class Gallery(QListView):
+class Gallery(OwnKeys, QListView):
     """Click or Enter opens, Delete takes out of the strip, the context menu saves and recalls."""
 
     opened = Signal(str)
@@ -162,20 +162,6 @@ class Gallery(QListView):
         if self._items.rowCount():
             self.setCurrentIndex(self._items.index(min(row, self._items.rowCount() - 1), 0))
         self.removed.emit(key)
-
-    def event(self, event: QEvent) -> bool:
-        asked = event.type() == QEvent.Type.ShortcutOverride
-        if asked and isinstance(event, QKeyEvent) and self._command(event) is not None:
-            event.accept()
-            return True
-        return super().event(event)
-
-    def keyPressEvent(self, event: QKeyEvent) -> None:
-        command = self._command(event)
-        if command is None:
-            super().keyPressEvent(event)
-        else:
-            command()
 
     def _command(self, event: QKeyEvent):
         """What a key does to the marked entry, or None if it is not one of ours."""

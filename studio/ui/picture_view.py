@@ -29,6 +29,7 @@ from PySide6.QtGui import (
 from PySide6.QtWidgets import QApplication, QWidget
 
 from studio.ui import drawing, theme
+from studio.ui.keys import OwnKeys
 
 HIGHEST = 64.0
 _GAP = 10
@@ -66,7 +67,7 @@ class _Axis:
         return at - cell * self.pitch(after) - point * after
 
 
-class PictureView(QWidget):
+class PictureView(OwnKeys, QWidget):
     """Shows pictures as a grid, or one of them alone (`solo`).
 
     Keys: arrows move, Enter opens, Escape or Backspace goes back, + and - zoom, Ctrl+0 fits,
@@ -445,26 +446,14 @@ class PictureView(QWidget):
     # ---- keys ---------------------------------------------------------------------------------
 
     def event(self, event: QEvent) -> bool:
-        if isinstance(event, QKeyEvent) and event.type() == QEvent.Type.ShortcutOverride:
-            # Escape stops a run elsewhere; here it first leads back to the grid.
-            if self._command(event) is not None:
-                event.accept()
-                return True
-        elif isinstance(event, QNativeGestureEvent) and _is_pinch(event):
+        if isinstance(event, QNativeGestureEvent) and _is_pinch(event):
             self.zoom_by(1.0 + event.value(), event.position())
             return True
-        elif isinstance(event, QHelpEvent) and self.index_at(QPointF(event.pos())) is not None:
+        if isinstance(event, QHelpEvent) and self.index_at(QPointF(event.pos())) is not None:
             # The explanation must not cover the picture somebody is watching.
             event.ignore()
             return True
         return super().event(event)
-
-    def keyPressEvent(self, event: QKeyEvent) -> None:
-        command = self._command(event)
-        if command is None:
-            super().keyPressEvent(event)
-        else:
-            command()
 
     def _command(self, event: QKeyEvent):
         """What a key does here, or None if it is somebody else's."""

@@ -26,6 +26,7 @@ from PySide6.QtGui import (
 from PySide6.QtWidgets import QSizePolicy, QToolTip, QWidget
 
 from studio.ui import drawing, theme
+from studio.ui.keys import OwnKeys
 
 _STRIP = 52  # height of the filmstrip
 _TOP = 6
@@ -35,7 +36,7 @@ _LIVE = 64  # width of the live button's column
 _KEPT = 1024
 
 
-class Timeline(QWidget):
+class Timeline(OwnKeys, QWidget):
     """Keys: left and right (also , and .) go from frame to frame, Page Up and Page Down in larger
     steps, Home to the first frame, End back to live."""
 
@@ -212,11 +213,7 @@ class Timeline(QWidget):
         self.update()
 
     def event(self, event: QEvent) -> bool:
-        if event.type() == QEvent.Type.ShortcutOverride and isinstance(event, QKeyEvent):
-            if self._command(event) is not None:
-                event.accept()
-                return True
-        elif isinstance(event, QHelpEvent) and self._times:
+        if isinstance(event, QHelpEvent) and self._times:
             self._help(event)
             return True
         return super().event(event)
@@ -228,13 +225,6 @@ class Timeline(QWidget):
         else:
             text = self._words(self._times[self._nearest(self.log_snr_at(x))])
         QToolTip.showText(event.globalPos(), text, self)
-
-    def keyPressEvent(self, event: QKeyEvent) -> None:
-        command = self._command(event)
-        if command is None:
-            super().keyPressEvent(event)
-        else:
-            command()
 
     def _command(self, event: QKeyEvent):
         """What a key does here, or None if it is somebody else's."""

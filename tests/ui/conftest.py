@@ -6,7 +6,8 @@ import os
 
 os.environ["QT_QPA_PLATFORM"] = "offscreen"
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from typing import Any
 
 import numpy as np
 import pytest
@@ -16,6 +17,10 @@ from PySide6.QtWidgets import QApplication, QWidget
 
 # Said by the offscreen platform about every window of fixed size; nothing is wrong.
 _HARMLESS = ("propagateSizeHints",)
+
+
+#: (widget, width, height) -> the widget, shown.
+Shown = Callable[[Any, int, int], Any]
 
 
 @pytest.fixture(scope="session")
@@ -49,6 +54,26 @@ def pixels(widget: QWidget) -> np.ndarray:
     image = widget.grab().toImage().convertToFormat(QImage.Format.Format_RGB888)
     lines = np.frombuffer(image.constBits(), np.uint8).reshape(image.height(), image.bytesPerLine())
     return lines[:, : 3 * image.width()].reshape(image.height(), image.width(), 3).copy()
+
+
+@pytest.fixture
+def shown(qapp: QApplication) -> Iterator[Shown]:
+    """Shows a widget in a size, with the focus; closes it after the test."""
+    made: list[QWidget] = []
+
+    def show(widget: Any, width: int, height: int) -> Any:
+        made.append(widget)
+        widget.resize(width, height)
+        widget.show()
+        widget.activateWindow()
+        widget.setFocus()
+        qapp.processEvents()
+        return widget
+
+    yield show
+    for widget in made:
+        widget.close()
+        widget.deleteLater()
 
 
 @pytest.fixture

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable
+from typing import Any
 
 import numpy as np
 import pytest
 from PySide6.QtCore import QPoint, Qt
 from PySide6.QtTest import QSignalSpy, QTest
-from PySide6.QtWidgets import QApplication, QMenu
+from PySide6.QtWidgets import QMenu
 
 from studio.ui.gallery import KEPT, Gallery
 
@@ -18,16 +19,8 @@ def picture(value: int = 128, side: int = 32) -> np.ndarray:
 
 
 @pytest.fixture
-def gallery(qapp: QApplication) -> Iterator[Gallery]:
-    made = Gallery()
-    made.resize(360, 300)
-    made.show()
-    made.activateWindow()
-    made.setFocus()
-    qapp.processEvents()
-    yield made
-    made.close()
-    made.deleteLater()
+def gallery(shown: Callable[..., Any]) -> Gallery:
+    return shown(Gallery(), 360, 300)
 
 
 @pytest.fixture

@@ -7,7 +7,8 @@ import itertools
 import statistics
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable
+from typing import Any
 
 import numpy as np
 import pytest
@@ -25,16 +26,8 @@ def pictures(count: int, height: int = 64, width: int = 64, channels: int = 3) -
 
 
 @pytest.fixture
-def view(qapp: QApplication) -> Iterator[PictureView]:
-    made = PictureView()
-    made.resize(800, 600)
-    made.show()
-    made.activateWindow()
-    made.setFocus()
-    qapp.processEvents()
-    yield made
-    made.close()
-    made.deleteLater()
+def view(shown: Callable[..., Any]) -> PictureView:
+    return shown(PictureView(), 800, 600)
 
 
 def click(

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable
+from typing import Any
 
 import numpy as np
 import pytest
 from PySide6.QtCore import QPoint, Qt
 from PySide6.QtTest import QSignalSpy, QTest
-from PySide6.QtWidgets import QApplication
 
 from studio.ui.timeline import Timeline
 
@@ -22,16 +22,8 @@ def frame(value: int = 128, channels: int = 3) -> np.ndarray:
 
 
 @pytest.fixture
-def timeline(qapp: QApplication) -> Iterator[Timeline]:
-    made = Timeline()
-    made.resize(700, 96)
-    made.show()
-    made.activateWindow()
-    made.setFocus()
-    qapp.processEvents()
-    yield made
-    made.close()
-    made.deleteLater()
+def timeline(shown: Callable[..., Any]) -> Timeline:
+    return shown(Timeline(), 700, 96)
 
 
 @pytest.fixture

@@ -13,7 +13,14 @@ import pytest
 import qasync
 from PySide6.QtCore import Qt
 from PySide6.QtTest import QTest
-from PySide6.QtWidgets import QDialog, QMessageBox, QPushButton, QToolButton, QWidget
+from PySide6.QtWidgets import (
+    QDialog,
+    QDoubleSpinBox,
+    QMessageBox,
+    QPushButton,
+    QToolButton,
+    QWidget,
+)
 
 from studio import app, recipes, spec
 from studio.diffusion.catalog import PRESETS, SAMPLERS
@@ -126,6 +133,24 @@ def test_pause_holds_step_moves_by_one_and_stop_ends(with_window: Any) -> None:
         await until(lambda: not tab.runner.busy)
         assert tab.run_button.text() == "Run"
         assert tab.view.count == 2  # what was reached stays
+
+    with_window(work)
+
+
+def test_typing_a_number_is_not_taken_for_a_shortcut(with_window: Any) -> None:
+    async def work(window: MainWindow) -> None:
+        tab = sample(window)
+        tab.panel.sampler.set_value(SAMPLERS["pc"](steps=5000))
+        tab.panel.count.setValue(1)
+        tab.run_or_stop()
+        await until(lambda: tab._shown is not None)
+        field = part(tab, QDoubleSpinBox, "snr")
+        window.activateWindow()
+        field.setFocus()
+        field.selectAll()
+        QTest.keyClicks(field, "0.25")
+        assert tab.panel.sampler.value().corrector.snr == 0.25
+        assert tab.runner.state == "running"  # "." alone would have held it for a step
 
     with_window(work)
 
