@@ -38,8 +38,8 @@ from studio.lazy import torch
 from studio.training.card import processor
 from studio.training.data import Pictures
 from studio.training.trainer import Trainer, Training
-from studio.weights import checkpoint, devices
-from studio.weights.checkpoint import ModelInfo
+from studio.weights import devices, formats
+from studio.weights.model import ModelInfo, score_of
 from studio.weights.shelf import Shelf
 
 if TYPE_CHECKING:
@@ -139,10 +139,10 @@ class _Bench:
 
     def __init__(self, folder: Path, device: str, scratch: Path, quick: bool) -> None:
         self.model, self.device, self.scratch, self.quick = str(folder), device, scratch, quick
-        weights = folder / checkpoint.WEIGHTS
-        self.info: ModelInfo = checkpoint.read_info(weights)
-        self.net: nn.Module = checkpoint.load_network(weights, self.info, device)
-        self.score: Score = checkpoint.score_of(self.net, self.info)
+        opened = formats.open_model(folder)
+        self.info: ModelInfo = opened.info
+        self.net: nn.Module = opened.network(device)
+        self.score: Score = score_of(self.net, self.info, device)
         self.steps = 24 if quick else 120
 
     def overhead(self, name: str) -> list[Row]:

@@ -118,9 +118,10 @@ def tiny_network(**changes: Any) -> Any:
 @pytest.fixture
 def tiny_checkpoint(tmp_path: Path) -> Path:
     """The folder of a small model with two classes, as the studio saves it."""
-    from studio.weights import checkpoint
+    from studio.weights.formats import native
+    from studio.weights.model import ModelInfo
 
-    info = checkpoint.ModelInfo(options=TINY_OPTIONS, size=8, classes=("cat", "dog"), steps=12)
+    info = ModelInfo(options=TINY_OPTIONS, size=8, classes=("cat", "dog"), steps=12)
     folder = tmp_path / "tiny"
-    checkpoint.save(folder, info, tiny_network().state_dict(), card="# Tiny\n\nFor tests.\n")
+    native.save(folder, info, tiny_network().state_dict(), card="# Tiny\n\nFor tests.\n")
     return folder

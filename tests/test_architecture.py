@@ -134,7 +134,8 @@ SPEC_MODULES = [
     "studio.settings",
     "studio.diffusion.catalog",
     "studio.diffusion.objectives",
-    "studio.weights.checkpoint",
+    "studio.weights.model",
+    "studio.weights.formats",
     "studio.weights.shelf",
     "studio.training.trainer",
     "studio.engine.jobs",
@@ -157,14 +158,14 @@ def test_building_every_spec_loads_neither_torch_nor_qt():
         "import sys, json\n"
         "from studio import spec\n"
         "import studio.diffusion.catalog, studio.diffusion.objectives\n"
-        "import studio.training.trainer, studio.weights.checkpoint\n"
+        "import studio.training.trainer, studio.weights.model\n"
         "for family in list(spec._FAMILIES.values()):\n"
         "    for cls in family.values():\n"
         "        made = cls()\n"
         "        spec.check(made)\n"
         "        json.dumps(spec.to_dict(made))\n"
         "        getattr(made, 'stochastic', None)\n"
-        "studio.training.trainer.Training(), studio.weights.checkpoint.ModelInfo()\n"
+        "studio.training.trainer.Training(), studio.weights.model.ModelInfo()\n"
         "heavy = {'torch', 'PySide6'} & sys.modules.keys()\n"
         "assert not heavy, heavy\n"
     )

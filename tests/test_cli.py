@@ -21,7 +21,8 @@ from studio.commands import train as train_command
 from studio.commands.train import Train
 from studio.engine.jobs import SampleJob
 from studio.training.trainer import Training
-from studio.weights import checkpoint
+from studio.weights.formats import native
+from studio.weights.model import ModelInfo
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 
@@ -32,8 +33,8 @@ SMALL += ["--patch", "1", "--top", "0", "--batch", "4", "--precision", "fp32", "
 @pytest.fixture
 def model(home: Path) -> str:
     """A small model with two classes on the shelf."""
-    info = checkpoint.ModelInfo(options=TINY_OPTIONS, size=8, classes=("cat", "dog"), steps=12)
-    checkpoint.save(home / "models" / "tiny", info, tiny_network().state_dict(), card="# Tiny\n")
+    info = ModelInfo(options=TINY_OPTIONS, size=8, classes=("cat", "dog"), steps=12)
+    native.save(home / "models" / "tiny", info, tiny_network().state_dict(), card="# Tiny\n")
     return "tiny"
 
 
@@ -304,9 +305,9 @@ def test_steps_of_an_adaptive_sampler_are_ignored_with_a_note(run, model, tmp_pa
 
 def test_without_a_sampler_a_model_is_sampled_as_suits_it(run, model, home, tmp_path):
     path = home / "models" / "other"
-    info = checkpoint.read_info(home / "models" / "tiny" / checkpoint.WEIGHTS)
+    info = native.read_info(home / "models" / "tiny" / native.WEIGHTS)
     info = dataclasses.replace(info, preset="balanced")
-    checkpoint.save(path, info, tiny_network().state_dict())
+    native.save(path, info, tiny_network().state_dict())
     words = ["--steps", 1, "--out", tmp_path / "a.png"]
     assert run("sample", "tiny", *words)[1]["sampler"]["kind"] == "ancestral"
     assert run("sample", "other", *words)[1]["sampler"]["kind"] == "pc"
@@ -388,9 +389,7 @@ def test_ctrl_c_stops_after_the_step_and_saves(run, folder, home, monkeypatch):
     assert code == 130
     assert said["interrupted"]
     assert 2 <= said["steps"] < 50
-    assert (
-        checkpoint.read_info(home / "models" / "mine" / "model.safetensors").steps == said["steps"]
-    )
+    assert native.read_info(home / "models" / "mine" / "model.safetensors").steps == said["steps"]
     assert signal.getsignal(signal.SIGINT) is before
 
 
@@ -421,13 +420,13 @@ def test_a_killed_run_goes_on_from_its_last_save(run, folder, home):
     )
     weights = home / "models" / "mine" / "model.safetensors"
     until = time.monotonic() + 120
-    while not (weights.exists() and checkpoint.read_info(weights).steps > 3):
+    while not (weights.exists() and native.read_info(weights).steps > 3):
         assert process.poll() is None
         assert time.monotonic() < until
         time.sleep(0.02)
     process.kill()
     process.wait()
-    saved = checkpoint.read_info(weights).steps
+    saved = native.read_info(weights).steps
     code, said = run(*words, "--steps", saved + 3)
     assert code == 0
     assert said["resumed_at"] >= saved

@@ -20,7 +20,7 @@ from studio.diffusion.score import OUTPUTS, Output
 from studio.diffusion.sde import SDE, SDES, VPSDE
 from studio.errors import SpecError, StudioError
 from studio.training.trainer import Training
-from studio.weights.checkpoint import ModelInfo
+from studio.weights.model import ModelInfo
 
 FAMILIES = [
     (Sampler, SAMPLERS),

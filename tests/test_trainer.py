@@ -17,7 +17,8 @@ from studio.diffusion.stepping import PredictorCorrector
 from studio.errors import DataError, SpecError, StudioError
 from studio.training.data import Pictures
 from studio.training.trainer import RESUME, Trainer, Training, train
-from studio.weights.checkpoint import WEIGHTS, load_network, read_info, score_of
+from studio.weights import formats
+from studio.weights.formats.native import WEIGHTS, read_info
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 
@@ -121,7 +122,7 @@ def test_a_finished_runs_files_open_as_a_model(tmp_path):
     assert last.saved == tmp_path / "mine" / WEIGHTS
     info = read_info(last.saved)
     assert (info.steps, info.size, info.classes) == (TINY.steps, 8, ("a", "b"))
-    score = score_of(load_network(last.saved, info), info)
+    score = formats.open_model(last.saved).score()
     x, t = torch.randn(2, 3, 8, 8), torch.tensor([0.2, 0.8])
     preview = trainer.score()(x, t)
     torch.testing.assert_close(score(x, t), preview, rtol=0.02, atol=0.02)  # kept as half

@@ -189,6 +189,53 @@ class Preconditioned(Output):
         return expand(sigma / (a * total**2), x) * x - expand(d / total, x) * answer
 
 
+@dataclass(frozen=True)
+class Published(Output):
+    """How published networks are fed: x as it is, and a noise label of their own kind.
+
+    `label`: "time", scale t + shift; "sigma", the noise level itself; "level", the index of the
+    nearest of `levels` noise levels, evenly spaced in t, with 0 the noisiest. A network of the VE
+    family answers with sigma times the score, "minus_noise": the division that its papers do inside
+    it is left to us, which keeps the digits.
+    """
+
+    title: ClassVar[str] = "As published"
+    predicts: str = option(
+        "noise",
+        label="Answer",
+        choices=("noise", "minus_noise", "picture", "velocity"),
+        help="What the network gives back.",
+    )
+    label: str = option(
+        "time",
+        label="Noise label",
+        choices=("time", "sigma", "level"),
+        help="How the network is told the noise level.",
+    )
+    scale: float = option(999.0, label="Label scale", range=(1e-3, 1e6), help="Of the time label.")
+    shift: float = option(0.0, label="Label shift", range=(-1e3, 1e3), help="Of the time label.")
+    levels: int = option(1000, label="Levels", range=(2, 10**6), help="Of a level label.")
+
+    def noise(self, net: Network, x: Tensor, t: Tensor, y: Tensor | None, sde: SDE) -> Tensor:
+        answer = net(x, self._label(t, sde), y)
+        if self.predicts == "noise":
+            return answer
+        if self.predicts == "minus_noise":
+            return -answer
+        a, s = sde.marginal(t)
+        if self.predicts == "picture":
+            return (x - expand(a, x) * answer) / expand(s, x)
+        r = torch.sqrt(a**2 + s**2)  # velocity, as above
+        return expand(s / r**2, x) * x + expand(a / r, x) * answer
+
+    def _label(self, t: Tensor, sde: SDE) -> Tensor:
+        if self.label == "sigma":
+            return sde.sigma(t)
+        if self.label == "level":
+            return torch.round((1 - t) * (self.levels - 1))
+        return (self.scale * t + self.shift).clamp_min(0)
+
+
 OUTPUTS = family(
     Output,
     {
@@ -197,6 +244,7 @@ OUTPUTS = family(
         "picture": PictureOutput,
         "velocity": VelocityOutput,
         "edm": Preconditioned,
+        "published": Published,
     },
 )
 

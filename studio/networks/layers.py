@@ -33,7 +33,8 @@ class NoiseEmbedding(nn.Module):
     def __init__(self, width: int, frequencies: int = 64) -> None:
         super().__init__()
         # Labels span about [-1.3, 1.3] (ln(sigma) / 4): from one slow wave to 5e-3 in ln(sigma).
-        waves = math.pi * 2 ** torch.linspace(-2, 5, frequencies)
+        # On the CPU even where a network is built without memory: it is no weight, no file has it.
+        waves = math.pi * 2 ** torch.linspace(-2, 5, frequencies, device="cpu")
         self.register_buffer("waves", waves, persistent=False)
         self.hidden = nn.Linear(2 * frequencies, width)
         self.out = nn.Linear(width, width)

@@ -8,7 +8,7 @@ from pathlib import Path
 from studio.paths import atomic
 from studio.training.data import Pictures
 from studio.weights import devices
-from studio.weights.checkpoint import CARD
+from studio.weights.formats.native import CARD
 
 _MARK = "<!-- written by score-studio train; delete this line to keep the card as it is -->"
 

@@ -26,8 +26,9 @@ from studio.errors import DataError, SpecError, StudioError
 from studio.lazy import torch
 from studio.paths import atomic
 from studio.spec import option
-from studio.weights import checkpoint
-from studio.weights.checkpoint import ModelInfo
+from studio.weights import tensors
+from studio.weights.formats import native
+from studio.weights.model import ModelInfo, score_of
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -185,28 +186,26 @@ class Trainer:
 
         net = build(self.info.network, self.info.options)
         net.load_state_dict(self.ema.shadow)
-        return checkpoint.score_of(
-            net.to(self.device).eval().requires_grad_(False), self.info, self.device
-        )
+        return score_of(net.to(self.device).eval().requires_grad_(False), self.info, self.device)
 
     def save(self) -> Path:
         """Write the model and the resume file. Each is replaced as a whole or not at all."""
         info = replace(self.info, steps=self.step)
         half = {k: v.half() if v.is_floating_point() else v for k, v in self.ema.shadow.items()}
-        tensors = {f"net.{k}": v for k, v in self.net.state_dict().items()}
-        tensors |= {f"ema.{k}": v for k, v in self.ema.shadow.items()}
+        held = {f"net.{k}": v for k, v in self.net.state_dict().items()}
+        held |= {f"ema.{k}": v for k, v in self.ema.shadow.items()}
         names = [name for name, _ in self.net.named_parameters()]
         for i, state in self.optimizer.state_dict()["state"].items():
-            tensors |= {f"adam.{names[i]}.{k}": state[k] for k in ("exp_avg", "exp_avg_sq")}
+            held |= {f"adam.{names[i]}.{k}": state[k] for k in ("exp_avg", "exp_avg_sq")}
         kept = {"plan": spec.to_dict(self.plan), "step": self.step, "classes": info.classes}
-        checkpoint.write_tensors(self.folder / RESUME, tensors, {"training": json.dumps(kept)})
-        path = checkpoint.save(self.folder, info, half)
+        tensors.write_tensors(self.folder / RESUME, held, {"training": json.dumps(kept)})
+        path = native.save(self.folder, info, half)
         with atomic(self.folder / "recipe.json") as temporary:
             temporary.write_text(json.dumps(spec.to_dict(self.plan), indent=1), encoding="utf-8")
         return path
 
     def _resume(self, path: Path) -> None:
-        metadata = checkpoint.read_header(path).get("__metadata__", {})
+        metadata = tensors.read_header(path).get("__metadata__", {})
         try:
             kept = json.loads(metadata["training"])
             before, step = spec.from_dict(Training, kept["plan"]), int(kept["step"])
@@ -225,10 +224,10 @@ class Trainer:
                 f"{', '.join(classes) or 'none'}.",
                 "Give the same pictures, or another name with --out.",
             )
-        tensors = checkpoint.read_tensors(path)
-        self.net.load_state_dict(_under("net.", tensors))
-        self.ema.load(_under("ema.", tensors))
-        moments = _under("adam.", tensors)
+        kept_tensors = tensors.read_safetensors(path)
+        self.net.load_state_dict(_under("net.", kept_tensors))
+        self.ema.load(_under("ema.", kept_tensors))
+        moments = _under("adam.", kept_tensors)
         for name, parameter in self.net.named_parameters():
             if f"{name}.exp_avg" in moments:
                 # Laid out as the parameter is (channels last); the fused step pairs by place.

@@ -6,20 +6,25 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from studio.diffusion.score import Score
-from studio.errors import CheckpointError
+from studio.errors import CheckpointError, StudioError
 from studio.paths import model_dirs, shipped
-from studio.weights import checkpoint
-from studio.weights.checkpoint import CARD, WEIGHTS, ModelInfo
+from studio.weights import formats
+from studio.weights.formats.native import CARD
+from studio.weights.model import ModelInfo, Opened
 
 
 @dataclass(frozen=True)
 class Entry:
-    """A model on the shelf. `problem` is set, and `info` is not, if its file cannot be used."""
+    """A model on the shelf. `problem` is set, and `opened` is not, if it cannot be used."""
 
     name: str
     path: Path
-    info: ModelInfo | None
+    opened: Opened | None
     problem: str = ""
+
+    @property
+    def info(self) -> ModelInfo | None:
+        return self.opened.info if self.opened else None
 
     @property
     def ships(self) -> bool:
@@ -28,12 +33,17 @@ class Entry:
     @property
     def card(self) -> str:
         """The card's text; empty if there is none."""
-        path = self.path / CARD
-        return path.read_text(encoding="utf-8", errors="replace") if path.exists() else ""
+        for name in (CARD, "README.md"):
+            if (path := self.path / name).is_file():
+                return path.read_text(encoding="utf-8", errors="replace")
+        return ""
 
     @property
     def bytes(self) -> int:
-        return (self.path / WEIGHTS).stat().st_size
+        """What it takes on disk."""
+        if self.path.is_file():
+            return self.path.stat().st_size
+        return sum(p.stat().st_size for p in self.path.rglob("*") if p.is_file())
 
 
 class Shelf:
@@ -41,7 +51,7 @@ class Shelf:
 
     def __init__(self, folders: list[Path] | None = None) -> None:
         self.folders = model_dirs() if folders is None else folders
-        self._loaded: dict[tuple[Path, str], tuple[float, Score]] = {}
+        self._loaded: dict[tuple[Path, str, str, str], tuple[float, Score]] = {}
 
     def entries(self) -> list[Entry]:
         """All models, a person's own first. Folders that cannot be read count as empty."""
@@ -50,46 +60,56 @@ class Shelf:
             if not folder.is_dir():
                 continue
             for path in sorted(folder.iterdir()):
-                if (path / WEIGHTS).is_file() and path.name not in found:
-                    found[path.name] = self._entry(path)
+                if path.name not in found and path.is_dir() and formats.recognise(path):
+                    found[path.name] = _entry(path)
         return list(found.values())
 
-    def find(self, source: str) -> Entry:
-        """The entry called `source`, or in the folder or file at that path.
+    def find(self, source: str, preset: str = "") -> Entry:
+        """The entry called `source`, or the model in the folder or file at that path.
 
         Raises CheckpointError, with the names there are, if there is none.
         """
-        for entry in self.entries():
-            if entry.name == source:
-                return self._usable(entry)
+        for folder in self.folders:
+            path = folder / source
+            if Path(source).name == source and path.is_dir() and formats.recognise(path):
+                return Entry(source, path, formats.open_model(path, preset))
         path = Path(source).expanduser()
-        if path.name == WEIGHTS and path.is_file():
-            path = path.parent
-        if (path / WEIGHTS).is_file():
-            return self._usable(self._entry(path.resolve()))
+        if path.exists():
+            path = path.resolve()
+            opened = formats.open_model(path, preset)
+            return Entry(opened.name, path, opened)
         names = ", ".join(e.name for e in self.entries()) or "none yet"
         raise CheckpointError(f"There is no model “{source}”.", f"On the shelf: {names}.")
 
-    def load(self, source: str, device: str = "cpu") -> Score:
+    def load(
+        self, source: str, device: str = "cpu", dtype: str = "fp32", preset: str = ""
+    ) -> Score:
         """The Score of a model, on a device. Kept in memory until its file changes."""
-        entry = self.find(source)
-        assert entry.info is not None
-        path = entry.path / WEIGHTS
-        key, changed = (path, device), path.stat().st_mtime
+        entry = self.find(source, preset)
+        assert entry.opened is not None
+        key, changed = (entry.path, device, dtype, preset), _changed(entry.path)
         if key not in self._loaded or self._loaded[key][0] != changed:
-            net = checkpoint.load_network(path, entry.info, device)
-            self._loaded[key] = changed, checkpoint.score_of(net, entry.info, device)
+            self._loaded[key] = changed, entry.opened.score(device, dtype)
         return self._loaded[key][1]
 
-    @staticmethod
-    def _entry(path: Path) -> Entry:
-        try:
-            return Entry(path.name, path, checkpoint.read_info(path / WEIGHTS))
-        except CheckpointError as error:
-            return Entry(path.name, path, None, str(error))
+    def loaded(self) -> list[Path]:
+        """The folders and files of the models that are in memory."""
+        return sorted({key[0] for key in self._loaded})
 
-    @staticmethod
-    def _usable(entry: Entry) -> Entry:
-        if entry.info is None:
-            raise CheckpointError(entry.problem)
-        return entry
+    def eject(self, path: Path | None = None) -> None:
+        """Let go of a model in memory, or of all. The memory is free once no run uses it."""
+        for key in [k for k in self._loaded if path is None or k[0] == path]:
+            del self._loaded[key]
+
+
+def _entry(path: Path) -> Entry:
+    try:
+        return Entry(path.name, path, formats.open_model(path))
+    except StudioError as error:
+        return Entry(path.name, path, None, str(error))
+
+
+def _changed(path: Path) -> float:
+    """When a model's file, or any file directly in its folder, was last written."""
+    files = [path, *path.iterdir()] if path.is_dir() else [path]
+    return max(f.stat().st_mtime for f in files)

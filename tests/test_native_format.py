@@ -18,8 +18,10 @@ from studio import paths
 from studio.diffusion.score import OUTPUTS
 from studio.diffusion.sde import SDES, VESDE
 from studio.errors import CheckpointError, SaveError
-from studio.weights import checkpoint
-from studio.weights.checkpoint import WEIGHTS, ModelInfo, load_network, read_info, score_of
+from studio.weights import formats
+from studio.weights.formats import native
+from studio.weights.formats.native import WEIGHTS, read_info
+from studio.weights.model import ModelInfo, score_of
 
 INFO = ModelInfo(options=TINY_OPTIONS, size=8, classes=("cat", "dog"), steps=12)
 
@@ -50,8 +52,7 @@ def with_model(path, change):
 
 
 def opened(path):
-    info = read_info(path)
-    return score_of(load_network(path, info), info)
+    return formats.open_model(path).score()
 
 
 @pytest.mark.parametrize("sde", list(SDES))
@@ -60,23 +61,23 @@ def test_a_description_comes_back_as_it_was(tmp_path, sde, output):
     info = replace(
         INFO,
         sde=SDES[sde](),
-        output=OUTPUTS[output](sigma_data=0.3),
+        output=OUTPUTS[output](),
         value_range=(0.0, 1.0),
         preset="paper",
     )
-    path = checkpoint.save(tmp_path / "m", info, {"w": torch.zeros(2)})
+    path = native.save(tmp_path / "m", info, {"w": torch.zeros(2)})
     assert read_info(path) == info
     assert read_info(path).shape == (3, 8, 8)
 
 
 def test_weights_come_back_as_they_were(tiny_checkpoint):
     path = tiny_checkpoint / WEIGHTS
-    net, wanted = load_network(path, read_info(path)), tiny_network().state_dict()
+    net, wanted = formats.open_model(path).network(), tiny_network().state_dict()
     assert net.state_dict().keys() == wanted.keys()
     assert all(torch.equal(v, wanted[k]) for k, v in net.state_dict().items())
     assert not net.training
     assert not any(p.requires_grad for p in net.parameters())
-    assert (tiny_checkpoint / checkpoint.CARD).read_text(encoding="utf-8").startswith("# Tiny")
+    assert (tiny_checkpoint / native.CARD).read_text(encoding="utf-8").startswith("# Tiny")
 
 
 def test_an_opened_model_answers_as_the_saved_one(tiny_checkpoint):
@@ -89,14 +90,14 @@ def test_an_opened_model_answers_as_the_saved_one(tiny_checkpoint):
 
 def test_half_precision_weights_are_opened_in_float32(tmp_path):
     half = {k: v.half() for k, v in tiny_network().state_dict().items()}
-    path = checkpoint.save(tmp_path / "half", INFO, half)
-    net = load_network(path, read_info(path))
+    path = native.save(tmp_path / "half", INFO, half)
+    net = formats.open_model(path).network()
     assert all(p.dtype == torch.float32 for p in net.parameters())
 
 
 def test_constants_of_the_sde_are_part_of_the_file(tmp_path):
     info = replace(INFO, sde=VESDE(0.02, 90.0))
-    path = checkpoint.save(tmp_path / "ve", info, tiny_network().state_dict())
+    path = native.save(tmp_path / "ve", info, tiny_network().state_dict())
     assert opened(path).sde == VESDE(0.02, 90.0)
 
 
@@ -193,36 +194,35 @@ def test_weights_that_do_not_fit_their_description_are_refused(tiny_checkpoint, 
     path = tiny_checkpoint / WEIGHTS
     with_model(path, change)
     with pytest.raises(CheckpointError):
-        load_network(path, read_info(path))
+        formats.open_model(path).network()
 
 
 def test_a_truncated_file_is_refused(tiny_checkpoint):
     path = tiny_checkpoint / WEIGHTS
     whole = path.read_bytes()
-    info = read_info(path)
     path.write_bytes(whole[: len(whole) // 2])
     with pytest.raises(CheckpointError, match="damaged"):
-        load_network(path, info)
+        formats.open_model(path).network()
 
 
 def test_a_tensor_too_many_or_too_few_is_named(tmp_path):
     state = tiny_network().state_dict()
-    path = checkpoint.save(tmp_path / "more", INFO, state | {"zebra": torch.zeros(1)})
+    path = native.save(tmp_path / "more", INFO, state | {"zebra": torch.zeros(1)})
     with pytest.raises(CheckpointError, match="zebra"):
-        load_network(path, INFO)
+        formats.open_model(path).network()
     state.pop("head.bias")
-    path = checkpoint.save(tmp_path / "less", INFO, state)
+    path = native.save(tmp_path / "less", INFO, state)
     with pytest.raises(CheckpointError, match=r"head\.bias"):
-        load_network(path, INFO)
+        formats.open_model(path).network()
 
 
 @pytest.mark.parametrize("value", [float("nan"), float("inf")])
 def test_weights_that_are_not_numbers_are_refused(tmp_path, value):
     state = tiny_network().state_dict()
     state["head.bias"] = torch.full_like(state["head.bias"], value)
-    path = checkpoint.save(tmp_path / "bad", INFO, state)
+    path = native.save(tmp_path / "bad", INFO, state)
     with pytest.raises(CheckpointError, match="not finite"):
-        load_network(path, INFO)
+        formats.open_model(path).network()
 
 
 # -- saving -------------------------------------------------------------------------------------
@@ -237,15 +237,15 @@ def test_a_write_that_fails_leaves_the_old_file(tiny_checkpoint, monkeypatch):
 
     monkeypatch.setattr(os, "replace", full)
     with pytest.raises(SaveError, match="No space left"):
-        checkpoint.save(tiny_checkpoint, INFO, {"w": torch.ones(3)})
+        native.save(tiny_checkpoint, INFO, {"w": torch.ones(3)})
     assert path.read_bytes() == before
-    assert sorted(p.name for p in tiny_checkpoint.iterdir()) == [checkpoint.CARD, WEIGHTS]
+    assert sorted(p.name for p in tiny_checkpoint.iterdir()) == [native.CARD, WEIGHTS]
 
 
 def test_a_place_that_cannot_be_written_is_a_save_error(tmp_path):
     (tmp_path / "file").write_text("in the way")
     with pytest.raises(SaveError):
-        checkpoint.save(tmp_path / "file" / "model", INFO, {"w": torch.ones(1)})
+        native.save(tmp_path / "file" / "model", INFO, {"w": torch.ones(1)})
 
 
 def test_atomic_takes_the_place_only_at_the_end(tmp_path):
@@ -275,7 +275,7 @@ def test_what_is_kept_lies_below_the_studios_home(home):
 def test_a_header_is_read_without_torch(tiny_checkpoint):
     code = (
         "import sys; from pathlib import Path\n"
-        "from studio.weights.checkpoint import read_info\n"
+        "from studio.weights.formats.native import read_info\n"
         f"info = read_info(Path({str(tiny_checkpoint / WEIGHTS)!r}))\n"
         "assert info.classes == ('cat', 'dog'), info\n"
         "assert 'torch' not in sys.modules, 'torch was loaded'\n"
