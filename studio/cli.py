@@ -163,6 +163,8 @@ def _annotated(cls: type[Command], field: dataclasses.Field[Any]) -> Any:
     metavar = field.name.upper() if place else _metavar(kind)
     silent = "" if _default(field) in ("", False, True, ()) else None
     arg = {"help": _help(field), "help_behavior_hint": silent}
+    if flag := spec.about(field).flag:
+        arg["name"] = flag
     marks: list[Any] = [conf.Positional] if place else []
     if choices:
         return Annotated[(typing.Literal[tuple(choices)], conf.arg(**arg), *marks)]
@@ -173,6 +175,11 @@ def _annotated(cls: type[Command], field: dataclasses.Field[Any]) -> Any:
             marks.append(conf.UseAppendAction)
         return Annotated[(tuple[str, ...], conf.arg(**arg, metavar=metavar), *marks)]
     return Annotated[(str, conf.arg(**arg, metavar=metavar), *marks)]
+
+
+def flag(field: dataclasses.Field[Any]) -> str:
+    """The word of a field on the command line, without its dashes."""
+    return spec.about(field).flag or field.name.replace("_", "-")
 
 
 def _metavar(kind: Any) -> str:
@@ -203,7 +210,7 @@ def _help(field: dataclasses.Field[Any]) -> str:
 def _complaint(box: str, name: str, cls: type[Command]) -> _Usage:
     """tyro's framed complaint as one sentence, with the nearest option where one was mistyped."""
     message = _sentence(box) or "The options could not be understood"
-    flags = [f"--{f.name.replace('_', '-')}" for f in dataclasses.fields(cls)]
+    flags = [f"--{flag(f)}" for f in dataclasses.fields(cls)]
     needed = [f.name.upper() for f in dataclasses.fields(cls) if _default(f) is dataclasses.MISSING]
     hint = f"See score-studio {name} --help."
     if message.startswith("Missing from") or "Required" in message:

@@ -33,6 +33,7 @@ class About:
     range: tuple[float, float] | None = None
     choices: tuple[Any, ...] = ()
     log: bool = False  # spans decades: a form steps by factors
+    flag: str = ""  # on the command line, where the field's name is not the word people type
 
 
 def option(
@@ -43,9 +44,10 @@ def option(
     range: tuple[float, float] | None = None,
     choices: tuple[Any, ...] = (),
     log: bool = False,
+    flag: str = "",
 ) -> Any:
     """A dataclass field with its label, help and bounds. A callable default is a factory."""
-    about = {"about": About(label, help, range, choices, log)}
+    about = {"about": About(label, help, range, choices, log, flag)}
     if callable(default):
         return dataclasses.field(default_factory=default, metadata=about)
     return dataclasses.field(default=default, metadata=about)

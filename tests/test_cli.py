@@ -431,3 +431,15 @@ def test_a_killed_run_goes_on_from_its_last_save(run, folder, home):
     assert code == 0
     assert said["resumed_at"] >= saved
     assert said["steps"] == max(saved + 3, said["resumed_at"])
+
+
+def test_training_goes_on_from_a_model_of_the_shelf(run, model, folder, home):
+    words = ["train", folder, "--from", model, "--out", "fine", "--steps", 2, "--batch", 4]
+    code, said = run(*words, "--sample-every", 0, "--precision", "fp32", "--device", "cpu")
+    assert code == 0
+    assert (said["plan"]["rate"], said["plan"]["size"]) == (1e-4, 8)
+    assert "--from tiny" in (home / "models" / "fine" / "card.md").read_text()
+    assert native.read_info(home / "models" / "fine" / "model.safetensors").classes == (
+        "cat",
+        "dog",
+    )

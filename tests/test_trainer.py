@@ -8,6 +8,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
+from conftest import tiny_network
 
 from studio.diffusion.objectives import OBJECTIVES, denoising_loss
 from studio.diffusion.predictors import DPM2M
@@ -364,3 +365,44 @@ def test_a_trained_model_samples_what_it_was_shown(tmp_path):
     nearest = torch.minimum((means - 60).abs(), (means - 190).abs())
     assert float(nearest.median()) < 20
     assert 0 < int((means > 125).sum()) < 16
+
+
+# -- from a model that is there -----------------------------------------------------------------
+
+
+def test_a_run_may_start_from_any_model(tmp_path, tiny_checkpoint):
+    start = formats.open_model(tiny_checkpoint)
+    plan = replace(TINY, start="tiny", steps=3, rate=1e-4)
+    trainer = Trainer(plan, some_pictures(), tmp_path / "fine", start=start)
+    assert all(torch.equal(v, tiny_network().state_dict()[k]) for k, v in weights(trainer).items())
+    assert all(math.isfinite(loss) for loss in losses(trainer))
+    tuned = formats.open_model(tmp_path / "fine")
+    assert (tuned.info.options, tuned.info.classes) == (start.info.options, ("cat", "dog"))
+    assert tuned.info.steps == 3
+
+
+def test_a_run_from_a_model_resumes_without_that_model(tmp_path, tiny_checkpoint):
+    start = formats.open_model(tiny_checkpoint)
+    plan = replace(TINY, start="tiny", steps=4)
+    whole = Trainer(plan, some_pictures(), tmp_path / "whole", start=start)
+    losses(whole)
+    losses(
+        Trainer(
+            replace(plan, steps=2, cooldown=0.0), some_pictures(), tmp_path / "parts", start=start
+        )
+    )
+    again = Trainer(plan, some_pictures(), tmp_path / "parts")
+    assert again.step == 2
+    assert replace(again.info, steps=0) == whole.info
+
+
+def test_grey_pictures_teach_a_colour_model(tmp_path, tiny_checkpoint):
+    colour = some_pictures()
+    grey = replace(colour, pixels=colour.pixels[..., :1])
+    trainer = Trainer(
+        replace(TINY, start="tiny", steps=1),
+        grey,
+        tmp_path / "fine",
+        start=formats.open_model(tiny_checkpoint),
+    )
+    assert all(map(math.isfinite, losses(trainer)))

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from studio import choose, paths, recipes, spec, terminal
+from studio import choose, cli, paths, recipes, spec, terminal
 from studio.commands import Command, Outcome, positional
 from studio.diffusion import pictures
 from studio.diffusion.noise import Noise
@@ -23,11 +23,14 @@ from studio.errors import SaveError, SpecError
 from studio.training import card, data
 from studio.training.data import Pictures
 from studio.training.log import Log
-from studio.training.trainer import Trainer, Training, TrainStep, train
+from studio.training.trainer import Trainer, Training, TrainStep, begun, train
 from studio.weights.devices import resolve
+from studio.weights.model import ModelInfo
+from studio.weights.shelf import Shelf
 
 _SHOWN = 16  # pictures in a sample of the run
 _SAMPLE_STEPS = 20
+_FINE_RATE = 1e-4  # from trained weights, faster steps forget more than they learn
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -53,7 +56,9 @@ class Train(Training, Command):
 
     def run(self) -> Outcome:
         folder = self.folder()
-        plan = self.plan()
+        before = begun(folder)
+        start = Shelf().find(self.start).opened if self.start and before is None else None
+        plan = self.plan(before.info if before else start.info if start else None)
         recipes.check_writable(folder / "model.safetensors")
         device = resolve(self.device)
         with terminal.progress("Reading pictures") as update:
@@ -66,7 +71,7 @@ class Train(Training, Command):
             )
         for name, reason in found.skipped:
             terminal.note(f"left out {name}: {reason}")
-        trainer = Trainer(plan, found, folder, device)
+        trainer = Trainer(plan, found, folder, device, start)
         if trainer.step:
             terminal.note(f"Resuming “{folder.name}” at step {trainer.step}")
         log = Log(folder, trainer.step)
@@ -89,12 +94,17 @@ class Train(Training, Command):
             raise SpecError(f"“{self.out}” is no name for a model.", "Use letters and digits.")
         return paths.user_dir() / "models" / self.out
 
-    def plan(self) -> Training:
+    def plan(self, start: ModelInfo | None = None) -> Training:
         """The plan of this command: its fields, and what --option says inside them.
 
-        Raises SpecError if a setting is unknown or out of bounds.
+        The model that it starts from brings its size, SDE, output and network, and a slower rate
+        unless one is given. Raises SpecError if a setting is unknown or out of bounds.
         """
         fields = {f.name: getattr(self, f.name) for f in dataclasses.fields(Training)}
+        if self.start and self.rate == Training.rate:
+            fields["rate"] = _FINE_RATE
+        if self.start and start is not None:
+            fields |= {k: getattr(start, k) for k in ("size", "sde", "output", "network")}
         plan = choose.with_options(Training(**fields), choose.pairs(self.option))
         spec.check(plan)
         return plan
@@ -141,7 +151,7 @@ class Train(Training, Command):
         """The command line that makes this model again."""
         words = ["score-studio", "train", self.data]
         for field in dataclasses.fields(self):
-            value, flag = getattr(self, field.name), f"--{field.name.replace('_', '-')}"
+            value, flag = getattr(self, field.name), f"--{cli.flag(field)}"
             if field.name in ("data", "json", "device") or value == _default(field):
                 continue
             if field.name == "option":

@@ -28,7 +28,7 @@ from studio.paths import atomic
 from studio.spec import option
 from studio.weights import tensors
 from studio.weights.formats import native
-from studio.weights.model import ModelInfo, score_of
+from studio.weights.model import ModelInfo, Opened, score_of
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -42,6 +42,12 @@ RESUME = "resume.safetensors"
 class Training:
     """A training plan. What the network looks like, what it learns, and for how long."""
 
+    start: str = option(
+        "",
+        label="Start from",
+        flag="from",
+        help="A model to go on from: a name, folder or file. It brings its size, SDE and network.",
+    )
     size: int = option(32, label="Size", range=(8, 1024), help="Pixels on a side.")
     sde: SDE = option(VPSDE, label="Noising", help="How pictures become noise.")
     output: Output = option(Preconditioned, label="Network predicts")
@@ -89,7 +95,15 @@ class TrainStep:
 class Trainer:
     """The state of one run: network, optimizer, average, step."""
 
-    def __init__(self, plan: Training, data: Pictures, folder: Path, device: str = "cpu") -> None:
+    def __init__(
+        self,
+        plan: Training,
+        data: Pictures,
+        folder: Path,
+        device: str = "cpu",
+        start: Opened | None = None,
+    ) -> None:
+        """`start` is the model that `plan.start` names, for a run that begins with its weights."""
         spec.check(plan)
         if plan.batch % plan.accumulate:
             raise SpecError("The batch must divide into its accumulated parts.")
@@ -99,19 +113,27 @@ class Trainer:
         from studio.networks.ema import Ema
 
         self.plan, self.folder, self.device = plan, folder, device
-        self.info = _info(plan, data)
+        before = begun(folder)
+        if before is not None and plan.start:
+            self.info, start = before.info, None  # the model it began with may be gone by now
+        else:
+            self.info = replace(start.info, steps=0) if start else _info(plan, data)
         torch.manual_seed(plan.seed)
-        self.net = build(plan.network, self.info.options).to(device).train()
+        self.net = build(self.info.network, self.info.options).to(device).train()
+        if start:
+            self.net.load_state_dict(start.network(device).state_dict())
         self.net.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         self.ema = Ema(self.net, plan.ema)
         self.optimizer = torch.optim.Adam(self.net.parameters(), lr=plan.rate, fused=True)
         self.step = 0
         self._call = torch.compile(self.net) if plan.compiled else self.net
-        self._pixels = torch.from_numpy(data.pixels).to(device)
-        self._labels = torch.from_numpy(data.labels).to(device) if data.classes else None
+        self._pixels = torch.from_numpy(_coloured(data.pixels, self.info.colours)).to(device)
+        # Labels of other classes than the model's say nothing to it: its pictures are of any class.
+        known = bool(data.classes) and data.classes == self.info.classes
+        self._labels = torch.from_numpy(data.labels).to(device) if known else None
         self._order: tuple[int, np.ndarray] = (-1, np.empty(0))
-        if (folder / RESUME).exists():
-            self._resume(folder / RESUME)
+        if before is not None:
+            self._resume(folder / RESUME, before)
 
     # -- one step ---------------------------------------------------------------------------------
 
@@ -134,7 +156,13 @@ class Trainer:
                     torch.device(self.device).type, torch.bfloat16, plan.precision == "bf16"
                 ):
                     losses, _ = denoising_loss(
-                        self._call, plan.output, plan.sde, plan.objective, part, labels, generator
+                        self._call,
+                        self.info.output,
+                        self.info.sde,
+                        plan.objective,
+                        part,
+                        labels,
+                        generator,
                     )
                 loss = losses.mean() / plan.accumulate
                 loss.backward()
@@ -197,31 +225,24 @@ class Trainer:
         names = [name for name, _ in self.net.named_parameters()]
         for i, state in self.optimizer.state_dict()["state"].items():
             held |= {f"adam.{names[i]}.{k}": state[k] for k in ("exp_avg", "exp_avg_sq")}
-        kept = {"plan": spec.to_dict(self.plan), "step": self.step, "classes": info.classes}
+        kept = {"plan": spec.to_dict(self.plan), "step": self.step, "model": spec.to_dict(info)}
         tensors.write_tensors(self.folder / RESUME, held, {"training": json.dumps(kept)})
         path = native.save(self.folder, info, half)
         with atomic(self.folder / "recipe.json") as temporary:
             temporary.write_text(json.dumps(spec.to_dict(self.plan), indent=1), encoding="utf-8")
         return path
 
-    def _resume(self, path: Path) -> None:
-        metadata = tensors.read_header(path).get("__metadata__", {})
-        try:
-            kept = json.loads(metadata["training"])
-            before, step = spec.from_dict(Training, kept["plan"]), int(kept["step"])
-            classes = tuple(kept.get("classes", self.info.classes))
-        except (KeyError, ValueError, TypeError, SpecError) as error:
-            raise DataError(f"{path.name} is not a run that can be resumed: {error}") from error
-        same = {f: getattr(before, f) for f in _MAY_CHANGE}
-        if replace(self.plan, **same) != before:
+    def _resume(self, path: Path, before: Begun) -> None:
+        same = {f: getattr(before.plan, f) for f in _MAY_CHANGE}
+        if replace(self.plan, **same) != before.plan:
             raise SpecError(
                 f"“{self.folder.name}” was begun with another plan.",
                 "Give the same settings, or another name with --out.",
             )
-        if classes != self.info.classes:
+        if before.info.classes != self.info.classes:
             raise DataError(
                 f"“{self.folder.name}” was begun with other classes: "
-                f"{', '.join(classes) or 'none'}.",
+                f"{', '.join(before.info.classes) or 'none'}.",
                 "Give the same pictures, or another name with --out.",
             )
         kept_tensors = tensors.read_safetensors(path)
@@ -232,13 +253,13 @@ class Trainer:
             if f"{name}.exp_avg" in moments:
                 # Laid out as the parameter is (channels last); the fused step pairs by place.
                 self.optimizer.state[parameter] = {
-                    "step": torch.tensor(float(step), device=self.device),
+                    "step": torch.tensor(float(before.step), device=self.device),
                     **{
                         k: torch.zeros_like(parameter).copy_(moments[f"{name}.{k}"])
                         for k in ("exp_avg", "exp_avg_sq")
                     },
                 }
-        self.step = step
+        self.step = before.step
 
 
 def train(trainer: Trainer, save_seconds: float = 60.0) -> Generator[TrainStep, None, None]:
@@ -265,6 +286,31 @@ def train(trainer: Trainer, save_seconds: float = 60.0) -> Generator[TrainStep, 
             trainer.save()
 
 
+@dataclass(frozen=True)
+class Begun:
+    """What a resume file says of its run."""
+
+    plan: Training
+    step: int
+    info: ModelInfo
+
+
+def begun(folder: Path) -> Begun | None:
+    """The run in a folder that can be resumed, or None. Raises DataError if its file is damaged."""
+    path = folder / RESUME
+    if not path.exists():
+        return None
+    metadata = tensors.read_header(path).get("__metadata__", {})
+    try:
+        kept = json.loads(metadata["training"])
+        plan, step = spec.from_dict(Training, kept["plan"]), int(kept["step"])
+        info = spec.from_dict(ModelInfo, kept["model"])
+        info.check()
+        return Begun(plan, step, info)
+    except (KeyError, ValueError, TypeError, SpecError) as error:
+        raise DataError(f"{path.name} is not a run that can be resumed: {error}") from error
+
+
 def _info(plan: Training, data: Pictures) -> ModelInfo:
     colours = data.pixels.shape[3]
     options: dict[str, Any] = {
@@ -282,6 +328,15 @@ def _info(plan: Training, data: Pictures) -> ModelInfo:
     return ModelInfo(
         plan.sde, plan.output, plan.network, options, plan.size, colours, classes=data.classes
     )
+
+
+def _coloured(pixels: np.ndarray, colours: int) -> np.ndarray:
+    """uint8 pictures (N, H, W, C) with `colours` channels: grey is their mean."""
+    if pixels.shape[3] == colours:
+        return pixels
+    if colours == 1:
+        return np.rint(pixels.mean(3, keepdims=True)).astype(np.uint8)
+    return np.repeat(pixels, colours, axis=3)
 
 
 def _chunks(y: Tensor | None, parts: int) -> list[Any]:
