@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import struct
+import warnings
 import zipfile
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -58,31 +59,112 @@ def read_safetensors(path: Path) -> dict[str, Tensor]:
         raise CheckpointError(f"{path.name} is damaged: {error}.", "Get the file again.") from error
 
 
+def within(folder: Path, name: str) -> Path:
+    """The file `name` in `folder`, where a description of the folder names it.
+
+    Raises CheckpointError if that, or what it links to, is anywhere else.
+    """
+    root, file = folder.resolve(), (folder / name).resolve()
+    allowed = [root]
+    if root.parent.name == "snapshots" or root.parent.parent.name == "snapshots":
+        # The hub's cache keeps a model's files in a folder of their own and links to them.
+        cache = root.parents[1] if root.parent.name == "snapshots" else root.parents[2]
+        allowed.append(cache / "blobs")
+    if Path(name).name != name or not any(file.is_relative_to(a) for a in allowed):
+        raise CheckpointError(
+            f"“{folder.name}” names a file outside of it ({name:.80}): not opened.",
+            "Get the model again from a place you trust.",
+        )
+    return folder / name
+
+
+def read_sharded(index: Path) -> dict[str, Tensor]:
+    """All tensors of the files that an index names, which lie beside it.
+
+    Raises CheckpointError if one is damaged or elsewhere, or a tensor is not where the index has it.
+    """
+    try:
+        places = json.loads(index.read_text(encoding="utf-8"))["weight_map"]
+        names = sorted(set(places.values()))
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
+        raise CheckpointError(f"{index.name} is damaged.", "Get the file again.") from error
+    found: dict[str, Tensor] = {}
+    for name in names:
+        file = within(index.parent, str(name))
+        found |= read_safetensors(file) if file.suffix == ".safetensors" else read_pickle(file)
+    if found.keys() != places.keys():
+        odd = sorted(found.keys() ^ places.keys())
+        raise CheckpointError(
+            f"{index.name} and its files disagree on {len(odd)} tensors, for example {odd[0]:.80}.",
+            "Get the model again.",
+        )
+    return found
+
+
 def read_pickle(path: Path) -> Any:
     """What a file of torch.save holds: tensors in tables and lists, no code.
 
-    Raises CheckpointError if it is damaged, would unpack to more than it weighs, or holds anything
+    Tensors of a zip file are mapped, not read: they cost memory when they are used. Raises
+    CheckpointError if the file is damaged, would unpack to more than it weighs, or holds anything
     that would have to be executed.
     """
     import pickle
 
     try:
-        if zipfile.is_zipfile(path):
-            with zipfile.ZipFile(path) as archive:
-                if sum(e.file_size for e in archive.infolist()) > path.stat().st_size:
-                    raise CheckpointError(
-                        f"{path.name} unpacks to more than it weighs: not opened."
-                    )
-        return torch.load(path, map_location="cpu", weights_only=True, mmap=None)
+        weight, zipped = path.stat().st_size, zipfile.is_zipfile(path)
+        if zipped:
+            _check_archive(path, weight)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # of old protocols; what it cannot read, it refuses
+            tree = torch.load(path, map_location="cpu", weights_only=True, mmap=zipped)
+        _check_tree(tree, weight)
+        return tree
     except FileNotFoundError as error:
         raise CheckpointError(f"There is no model file at {path}.") from error
     except pickle.UnpicklingError as error:
-        raise CheckpointError(
-            f"{path.name} holds more than tensors, which could run code: not opened.",
-            "Save its weights as safetensors, or as a plain state dict, and open that.",
-        ) from error
-    except (OSError, RuntimeError, ValueError, EOFError, KeyError, zipfile.BadZipFile) as error:
-        raise CheckpointError(f"{path.name} is damaged: {error}.", "Get the file again.") from error
+        if "nsupported" in str(error) or "not an allowed" in str(error):
+            raise CheckpointError(
+                f"{path.name} holds more than tensors, which could run code: not opened.",
+                "Save its weights as safetensors, or as a plain state dict, and open that.",
+            ) from error
+        raise _damaged(path, error) from error
+    except _DAMAGE as error:
+        raise _damaged(path, error) from error
+
+
+#: What torch.load raises over files that are cut, scrambled or made up: nearly anything, it turns out.
+_DAMAGE = (OSError, RuntimeError, ValueError, TypeError, AttributeError, LookupError, EOFError)
+_DAMAGE += (ArithmeticError, AssertionError, RecursionError, MemoryError, struct.error)
+_DAMAGE += (zipfile.BadZipFile, NotImplementedError)
+
+
+def _damaged(path: Path, error: BaseException) -> CheckpointError:
+    reason = str(error).partition("\n")[0].rstrip(".")[:120] or type(error).__name__
+    return CheckpointError(f"{path.name} is damaged: {reason}.", "Get the file again.")
+
+
+def _check_archive(path: Path, weight: int) -> None:
+    """Raise CheckpointError over a zip that is larger inside than outside: torch packs nothing."""
+    with zipfile.ZipFile(path) as archive:
+        if sum(entry.file_size for entry in archive.infolist()) > weight:
+            raise CheckpointError(f"{path.name} unpacks to more than it weighs: not opened.")
+
+
+def _check_tree(tree: Any, weight: int) -> None:
+    """Raise CheckpointError unless every tensor is dense and no larger than its file.
+
+    A tensor may claim any shape over a single number by strides of zero, and each use would fill
+    the memory. Iterative, because tables may be nested to any depth.
+    """
+    pending, seen = [tree], set()
+    while pending:
+        value = pending.pop()
+        if isinstance(value, torch.Tensor):
+            if value.layout != torch.strided or value.numel() * value.element_size() > weight:
+                raise CheckpointError("It holds a tensor that is larger than the file: not opened.")
+        elif isinstance(value, dict | list | tuple) and id(value) not in seen:
+            seen.add(id(value))
+            pending.extend(value.values() if isinstance(value, dict) else value)
 
 
 def write_tensors(path: Path, state: dict[str, Tensor], metadata: dict[str, str]) -> None:
