@@ -29,10 +29,21 @@ from studio.errors import StudioError
 COMMANDS = {
     "gui": "studio.commands.gui:Gui",
     "sample": "studio.commands.sample:Sample",
+    "likelihood": "studio.commands.likelihood:Likelihood",
+    "encode": "studio.commands.flow_tools:Encode",
+    "decode": "studio.commands.flow_tools:Decode",
+    "interpolate": "studio.commands.flow_tools:Interpolate",
     "train": "studio.commands.train:Train",
     "evaluate": "studio.commands.evaluate:Evaluate",
     "models list": "studio.commands.models:ListModels",
     "models info": "studio.commands.models:ModelInfo",
+    "models known": "studio.commands.models:KnownModels",
+    "models get": "studio.commands.models:GetModel",
+    "models add": "studio.commands.models:AddModel",
+    "models export": "studio.commands.models:ExportModel",
+    "models rename": "studio.commands.models:RenameModel",
+    "models remove": "studio.commands.models:RemoveModel",
+    "models verify": "studio.commands.models:VerifyModels",
     "doctor": "studio.doctor:Doctor",
     "bench": "studio.bench:Bench",
 }
@@ -94,7 +105,7 @@ def _command(words: list[str]) -> tuple[str, list[str]]:
 def _overview() -> str:
     lines = ["Watch a picture emerge from noise.", "", "score-studio [COMMAND] [OPTIONS]", ""]
     for name, place in COMMANDS.items():
-        lines.append(f"  {name:<12}  {_first_line(_load(place))}")
+        lines.append(f"  {name:<13}  {_first_line(_load(place))}")
     return "\n".join([*lines, "", "No command opens the window. COMMAND --help lists its options."])
 
 

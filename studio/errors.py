@@ -25,6 +25,10 @@ class CheckpointError(StudioError):
     """A model file is missing, damaged or not for us."""
 
 
+class HubError(StudioError):
+    """A model could not be found on the hub or fetched from it. What has come is kept."""
+
+
 class PictureError(StudioError):
     """A picture cannot be read, or does not fit the model."""
 

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Iterator
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from studio import choose
+from studio import choose, spec
 from studio.diffusion.conditions import FREE, Condition
+from studio.diffusion.flow import FlowMap
+from studio.diffusion.likelihood import Measure
 from studio.diffusion.noise import Noise
 from studio.diffusion.sampler import Sampler, Step
 from studio.diffusion.score import Score
@@ -15,17 +17,21 @@ from studio.errors import SpecError
 from studio.weights.devices import resolve
 from studio.weights.shelf import Shelf
 
+if TYPE_CHECKING:
+    import numpy as np
+    from torch import Tensor
+
 
 def load(source: str, device: str = "auto", preset: str | None = None) -> Score:
-    """The Score of a model: a name on the shelf, or the path of a model's folder or file.
+    """The Score of a model: a name on the shelf, the path of a model's folder or file, or the hub
+    id, "owner/name", of one that was fetched (`score-studio models get`).
 
-    `device` is "auto" (the best there is), "cpu", "cuda", "cuda:1" or "mps". `preset` is for files
-    that do not describe themselves; the studio's own models do. Raises CheckpointError if there is
-    no such model or it is damaged, DeviceError if there is no such device.
+    `device` is "auto" (the best there is), "cpu", "cuda", "cuda:1" or "mps". `preset` names a
+    published configuration, as "ve/cifar10_ncsnpp_continuous", for a file that does not describe
+    itself. Raises CheckpointError if there is no such model or it is damaged, SpecError if the
+    preset is unknown or not needed, DeviceError if there is no such device.
     """
-    if preset is not None:
-        raise SpecError(f"“{source}” describes itself.", "Leave the preset out.")
-    return Shelf().load(str(source), resolve(device))
+    return Shelf().load(str(source), resolve(device), preset=preset or "")
 
 
 def sample(
@@ -50,3 +56,41 @@ def sample(
         warnings.warn(note, stacklevel=2)
     noise = Noise.of(seed, count, score.shape, score.sde, device=score.device, depth=chosen.depth)
     return chosen.run(score, noise, condition or FREE)
+
+
+def log_likelihood(
+    score: Score, x: Tensor | np.ndarray, seed: int = 0, **options: Any
+) -> Tensor:
+    """Bits per dimension that `score` needs for each picture, (B,): -log2 of its density over C H W.
+
+    A float x (B, C, H, W) is taken as it is, and the density is in units of its own values. uint8
+    pictures (B, H, W, C) are dequantized first and their figure is that of papers: it includes
+    log2(256 / range), 7 for values in [-1, 1]. `options` are those of a Measure: probes, repeats,
+    rtol, atol, method="exact", … Raises SpecError, PictureError or SolverError.
+    """
+    measure = choose.with_options(Measure(), options)
+    spec.check(measure)
+    bits = None
+    for step in measure.run(score, x, seed):
+        bits = step.bits
+    assert bits is not None
+    return bits
+
+
+def encode(score: Score, x: Tensor, tolerance: float = 1e-5) -> Tensor:
+    """The noise (B, C, H, W), of deviation `score.sde.prior_std`, that pictures x (B, C, H, W) in the
+    value range come from by the probability flow. Raises SpecError or SolverError."""
+    return _last(FlowMap(tolerance, tolerance).encode(score, x))
+
+
+def decode(score: Score, latent: Tensor, tolerance: float = 1e-5) -> Tensor:
+    """The pictures (B, C, H, W) that noise (B, C, H, W) becomes by the flow: undoes `encode`."""
+    return _last(FlowMap(tolerance, tolerance).decode(score, latent))
+
+
+def _last(steps: Iterator[Step]) -> Tensor:
+    x = None
+    for step in steps:
+        x = step.x
+    assert x is not None
+    return x

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -11,6 +12,8 @@ from studio.paths import model_dirs, shipped
 from studio.weights import formats
 from studio.weights.formats.native import CARD
 from studio.weights.model import ModelInfo, Opened
+
+_HUB_ID = re.compile(r"\w[\w.-]*/\w[\w.-]*", re.ASCII)
 
 
 @dataclass(frozen=True)
@@ -65,21 +68,35 @@ class Shelf:
         return list(found.values())
 
     def find(self, source: str, preset: str = "") -> Entry:
-        """The entry called `source`, or the model in the folder or file at that path.
+        """The entry called `source`, the model in the folder or file at that path, or the one that
+        was fetched from the hub under this id, "owner/name".
 
         Raises CheckpointError, with the names there are, if there is none.
         """
-        for folder in self.folders:
-            path = folder / source
-            if Path(source).name == source and path.is_dir() and formats.recognise(path):
-                return Entry(source, path, formats.open_model(path, preset))
         path = Path(source).expanduser()
+        if _HUB_ID.fullmatch(source) and not path.exists():
+            return self._fetched(source, preset)
+        for folder in self.folders:
+            there = folder / source
+            if Path(source).name == source and there.is_dir() and formats.recognise(there):
+                return Entry(source, there, formats.open_model(there, preset))
         if path.exists():
             path = path.resolve()
             opened = formats.open_model(path, preset)
             return Entry(opened.name, path, opened)
         names = ", ".join(e.name for e in self.entries()) or "none yet"
         raise CheckpointError(f"There is no model “{source}”.", f"On the shelf: {names}.")
+
+    def _fetched(self, id: str, preset: str) -> Entry:
+        """The model that was fetched from the hub as "owner/name"."""
+        name = id.replace("/", "--")
+        for path in (folder / name for folder in self.folders):
+            if path.is_dir() and formats.recognise(path):
+                return Entry(name, path, formats.open_model(path, preset))
+        raise CheckpointError(
+            f"There is no model “{id}” on the shelf.",
+            f"Get it from the hub: score-studio models get {id}",
+        )
 
     def load(
         self, source: str, device: str = "cpu", dtype: str = "fp32", preset: str = ""

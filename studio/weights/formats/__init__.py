@@ -5,14 +5,27 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from studio.errors import CheckpointError
+from studio.errors import CheckpointError, SpecError
 from studio.weights import tensors
+from studio.weights.formats import refused
+from studio.weights.formats.adm import AdmFiles
+from studio.weights.formats.bare import Bare
 from studio.weights.formats.base import Format, StateFormat
+from studio.weights.formats.diffusers import Diffusers
 from studio.weights.formats.native import Native
+from studio.weights.formats.ncsn import Ncsn
+from studio.weights.formats.score_sde import ScoreSde
 from studio.weights.model import Opened
 
 #: In the order in which they are asked.
-FORMATS: dict[str, Format] = {"native": Native()}
+FORMATS: dict[str, Format] = {
+    "native": Native(),
+    "diffusers": Diffusers(),
+    "score_sde": ScoreSde(),
+    "ncsn": Ncsn(),
+    "adm": AdmFiles(),
+    "bare": Bare(),
+}
 
 PICKLES = (".pth", ".pt", ".bin", ".ckpt")
 
@@ -25,12 +38,17 @@ def recognise(path: Path) -> Format | None:
 def open_model(path: Path, preset: str = "") -> Opened:
     """The model in a folder or file of any format we read.
 
-    Raises CheckpointError with the reason if there is none that we can use.
+    `preset` names a published configuration, for files that do not describe themselves. Raises
+    CheckpointError with the reason if there is no model that we can use, SpecError if the preset is
+    unknown or not needed.
     """
     if not path.exists():
         raise CheckpointError(f"There is nothing at {path}.")
+    refused.check_path(path)
     if (found := recognise(path)) is not None:
-        return found.open(path, preset)
+        if preset:
+            raise SpecError(f"“{path.name}” describes itself.", "Leave the preset out.")
+        return found.open(path)
     if path.is_dir():
         raise CheckpointError(
             f"“{path.name}” holds no model that the studio can read.",
@@ -40,6 +58,7 @@ def open_model(path: Path, preset: str = "") -> Opened:
     for format in FORMATS.values():
         if isinstance(format, StateFormat) and format.fits(tree):
             return format.open_tree(tree, path.stem, preset)
+    refused.check_tree(tree, path.name)
     raise CheckpointError(
         f"{path.name} holds tensors, but of no network that the studio knows.",
         "Open the folder it came in, with its configuration.",
