@@ -4,17 +4,21 @@ Letters: `a, s` the mean factor and deviation of x_t | x_0 ~ N(a x_0, s² I); `s
 level seen by y = x / a; `B(t)`, the integral of beta from 0 to t. Times are tensors of shape (B,).
 No sampler, corrector or condition asks which SDE it has: it asks these methods.
 
-Source: Song et al. 2021, "Score-Based Generative Modeling through Stochastic Differential
-Equations", sections 3.4 and appendices B and C.
+Sources: Song et al. 2021, "Score-Based Generative Modeling through Stochastic Differential
+Equations", sections 3.4 and appendices B and C; Ho et al. 2020 and Nichol and Dhariwal 2021 for the
+schedules of discrete steps; Fritsch and Carlson 1980 for the monotone curve through them.
 """
 
 from __future__ import annotations
 
+import functools
 import math
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import TYPE_CHECKING, ClassVar
 
+from studio.errors import SpecError
 from studio.lazy import torch
 from studio.spec import family, option
 
@@ -156,6 +160,70 @@ class VESDE(SDE):
         return math.log(self.sigma_max / self.sigma_min)
 
 
+@dataclass(frozen=True)
+class TableVPSDE(SDE):
+    """Variance preserving in discrete steps, as DDPM and its relatives are trained.
+
+    Exact at the steps t = 1/N … 1, where alpha-bar is the product of the factors 1 - beta so far. In
+    between, B is a rising cubic through the steps with a continuous slope, which is beta.
+    """
+
+    title: ClassVar[str] = "DDPM (discrete VP)"
+    schedule: str = option(
+        "linear",
+        label="Schedule",
+        choices=("linear", "scaled_linear", "squaredcos_cap_v2", "sigmoid"),
+        help="How fast noise comes in; squaredcos_cap_v2 is the cosine one, which needs no ends.",
+    )
+    beta_start: float = option(
+        1e-4, label="β first", range=(1e-8, 0.99), log=True, help="Share of noise of step one."
+    )
+    beta_end: float = option(
+        0.02, label="β last", range=(1e-8, 0.99), log=True, help="Share of noise of the last step."
+    )
+    steps: int = option(1000, label="Steps", range=(2, 10_000), help="Steps from picture to noise.")
+    betas: tuple[float, ...] = ()  # of each step; instead of all of the above where there are any
+
+    def __post_init__(self) -> None:
+        if self.betas and len(self.betas) < 2:
+            raise SpecError("A table of betas needs at least two steps.")
+        if len(self.betas) > 10_000 or not all(0 < beta < 1 for beta in self.betas):
+            raise SpecError("Betas must lie between 0 and 1, and be 10000 at most.")
+
+    @property
+    def count(self) -> int:
+        """How many steps there are from picture to noise: N."""
+        return len(self.betas) or self.steps
+
+    # The others have a constant here; no step of this one is finer than its first.
+    @property
+    def eps(self) -> float:  # pyright: ignore[reportIncompatibleVariableOverride]
+        return 1 / self.count
+
+    def marginal(self, t: Tensor) -> tuple[Tensor, Tensor]:
+        (c_0, c_1, c_2, c_3), u = self._piece(t)
+        b = c_0 + u * (c_1 + u * (c_2 + u * c_3))
+        return torch.exp(-b / 2), torch.sqrt(-torch.expm1(-b))
+
+    def coefficients(self, t: Tensor) -> tuple[Tensor, Tensor]:
+        (_, c_1, c_2, c_3), u = self._piece(t)
+        beta = self.count * (c_1 + u * (2 * c_2 + u * 3 * c_3))
+        return -beta / 2, torch.sqrt(beta)
+
+    def time(self, sigma: Tensor) -> Tensor:
+        b = torch.log1p(sigma**2)
+        knots, pieces = _curve(self, b.device, b.dtype)
+        k = (torch.searchsorted(knots, b.detach()) - 1).clamp(0, self.count - 1)
+        return ((k + _root(pieces[:, k], b)) / self.count).to(b.dtype)
+
+    def _piece(self, t: Tensor) -> tuple[Tensor, Tensor]:
+        """The cubic (4, B) of B(t) around each time, and where in it the time is, 0 to 1."""
+        _, pieces = _curve(self, t.device, t.dtype)
+        u = t * self.count
+        k = u.detach().long().clamp(0, self.count - 1)
+        return pieces[:, k], u - k
+
+
 def _beta(sde: VPSDE | SubVPSDE, t: Tensor) -> Tensor:
     return sde.beta_min + t * (sde.beta_max - sde.beta_min)
 
@@ -170,4 +238,57 @@ def _beta_time(sde: VPSDE | SubVPSDE, b: Tensor) -> Tensor:
     return 2 * b / (sde.beta_min + torch.sqrt(sde.beta_min**2 + 2 * slope * b))
 
 
-SDES = family(SDE, {"vp": VPSDE, "subvp": SubVPSDE, "ve": VESDE})
+def step_betas(sde: TableVPSDE) -> list[float]:
+    """The share of noise of each step. Without torch, so that a description can be read with it."""
+    if sde.betas:
+        return list(sde.betas)
+    first, last, count = sde.beta_start, sde.beta_end, sde.steps
+    line = [i / (count - 1) for i in range(count)]
+    if sde.schedule == "linear":
+        return [first + u * (last - first) for u in line]
+    if sde.schedule == "scaled_linear":
+        low, high = math.sqrt(first), math.sqrt(last)
+        return [(low + u * (high - low)) ** 2 for u in line]
+    if sde.schedule == "sigmoid":
+        return [first + (last - first) / (1 + math.exp(6 - 12 * u)) for u in line]
+    edges = [(i / count + 0.008) / 1.008 * math.pi / 2 for i in range(count + 1)]
+    return [min(1 - (math.cos(b) / math.cos(a)) ** 2, 0.999) for a, b in pairwise(edges)]
+
+
+@functools.lru_cache(maxsize=16)
+def _curve(sde: TableVPSDE, device: torch.device, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
+    """B at the steps 0 … N, (N + 1,), and the cubics c_0 + c_1 u + c_2 u² + c_3 u³ between, (4, N)."""
+    # Kept for any later call, so not as an inference tensor, whatever the first caller is doing.
+    with torch.inference_mode(False), torch.no_grad():
+        rise = -torch.log1p(-torch.tensor(step_betas(sde), dtype=torch.float64, device="cpu"))
+        knots = torch.cat([rise.new_zeros(1), rise.cumsum(0)])
+        # Fourth-order slopes, but from half to twice the flatter side's: so no cubic turns back.
+        wide = torch.cat([2 * rise[:1] - rise[1:2], rise, 2 * rise[-1:] - rise[-2:-1]])
+        flatter = torch.minimum(rise[1:], rise[:-1])
+        smooth = (7 * (wide[1:-2] + wide[2:-1]) - wide[:-3] - wide[3:]) / 12
+        inner = smooth.clamp(flatter / 2, flatter * 2)
+        tips = (1.5 * rise[[0, -1]] - 0.5 * rise[[1, -2]]).clamp(
+            rise[[0, -1]] / 2, rise[[0, -1]] * 2
+        )
+        slopes = torch.cat([tips[:1], inner, tips[1:]])
+        a, b = slopes[:-1], slopes[1:]
+        pieces = torch.stack([knots[:-1], a, 3 * rise - 2 * a - b, a + b - 2 * rise])
+        return knots.to(device, dtype), pieces.to(device, dtype)
+
+
+def _root(pieces: Tensor, b: Tensor) -> Tensor:
+    """The u in [0, 1] at which rising cubics (4, B) are b: Newton's steps, kept between bounds."""
+    c_0, c_1, c_2, c_3 = pieces
+    rest = b - c_0
+    low, high = torch.zeros_like(b), torch.ones_like(b)
+    u = (rest / (c_1 + c_2 + c_3)).clamp(0, 1)
+    for _ in range(9):
+        over = u * (c_1 + u * (c_2 + u * c_3)) - rest
+        low, high = torch.where(over <= 0, u, low), torch.where(over >= 0, u, high)
+        newton = u - over / (c_1 + u * (2 * c_2 + u * 3 * c_3))
+        inside = (newton >= low) & (newton <= high)
+        u = torch.where(inside, newton, (low + high) / 2)
+    return u
+
+
+SDES = family(SDE, {"vp": VPSDE, "subvp": SubVPSDE, "ve": VESDE, "ddpm": TableVPSDE})
