@@ -7,7 +7,6 @@ no format has known them. Neither executes or unpacks anything.
 from __future__ import annotations
 
 import itertools
-import json
 import zipfile
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
@@ -17,7 +16,6 @@ from studio.errors import CheckpointError
 
 _WEIGHTS = (".safetensors", ".bin", ".pth", ".pt", ".ckpt")
 _PIXELS = "The studio reads networks that work on pixels."
-_LATENT = ("vae", "vqvae", "movq", "text_encoder", "text_encoder_2", "transformer")
 _MANY = 100_000  # names looked at; no network has more tensors, but lists may hold each other
 
 
@@ -30,26 +28,11 @@ def check_path(path: Path) -> None:
 
 
 def _check_folder(path: Path) -> None:
-    index = _json(path / "model_index.json")
-    latent = [part for part in _LATENT if part in index or (path / part / "config.json").is_file()]
-    if latent:
-        raise CheckpointError(
-            f"“{path.name}” works in the latent space of an autoencoder, or from text "
-            f"({', '.join(latent)}).",
-            _PIXELS,
-        )
+    """A checkout without its large files; everything else that a folder may be, its format says."""
     for suffix in _WEIGHTS:
         for file in path.glob(f"*{suffix}"):
             if file.is_file() and _start(file).startswith(_POINTER):
                 _check_file(file)
-
-
-def _json(path: Path) -> dict[str, Any]:
-    try:
-        found = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
-    except (OSError, ValueError, RecursionError):
-        return {}
-    return found if isinstance(found, dict) else {}
 
 
 _POINTER = b"version https://git-lfs"
