@@ -17,6 +17,12 @@ from studio.spec import option
 class Settings:
     theme: str = option("system", label="Appearance", choices=("system", "light", "dark"))
     device: str = option("auto", label="Device", help="Where models run.")
+    dtype: str = option(
+        "fp32",
+        label="Numbers",
+        choices=("fp32", "bf16", "fp16"),
+        help="How models compute; their weights stay in fp32.",
+    )
     rate: float = option(30.0, label="Pictures a second", range=(1, 60), help="Of the live view.")
     model: str = option("critters-32", label="Model")
     recipe: dict[str, Any] = option(dict)  # the last job, offered back after a crash

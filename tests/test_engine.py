@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import threading
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -247,6 +248,25 @@ def test_closing_stops_running_paused_and_queued_jobs_and_ends_the_threads() -> 
     trying(work)
 
 
+@pytest.mark.parametrize("lane", ["device", "io"])
+def test_what_is_started_after_closing_never_runs(lane: str) -> None:
+    @dataclass
+    class Late(Counting):
+        lane = ""
+
+    Late.lane = lane
+
+    async def work(engine: Engine) -> None:
+        await engine.close()
+        late = Late()
+        assert [event async for event in engine.start(late)] == []
+        assert late.at == 0
+
+    before = threading.active_count()
+    trying(work)
+    assert threading.active_count() == before
+
+
 def test_a_flood_of_events_leaves_the_loop_breathing() -> None:
     async def work(engine: Engine) -> None:
         longest, last = 0.0, asyncio.get_running_loop().time()
@@ -281,6 +301,90 @@ def test_io_jobs_do_not_wait_for_the_device() -> None:
         busy.stop()
 
     trying(work)
+
+
+def test_an_io_job_that_waits_holds_up_no_other() -> None:
+    silent = threading.Event()
+
+    @dataclass
+    class Waiting:
+        lane = "io"
+
+        def run(self, context: Any):
+            yield Note("waiting for the network")
+            silent.wait(10)
+
+    @dataclass
+    class Disk(Telling):
+        lane = "io"
+
+    async def work(engine: Engine) -> None:
+        download = engine.start(Waiting())
+        assert await anext(download) == Note("waiting for the network")
+        assert [e async for e in engine.start(Disk([Note("saved")]))] == [Note("saved")]
+        paused = engine.start(Waiting())
+        paused.pause()
+        assert [e async for e in engine.start(Disk([Note("saved")]))] == [Note("saved")]
+        assert len(engine.runs()) == 2
+        silent.set()
+        assert [e async for e in download] == []
+
+    trying(work)
+    assert not [t for t in threading.enumerate() if t.name == "io"]
+
+
+def test_background_work_makes_way_and_goes_on_after() -> None:
+    @dataclass
+    class Drawing(Counting):
+        background = True
+
+    async def work(engine: Engine) -> None:
+        drawing = Drawing()
+        run = engine.start(drawing)
+        await until(lambda: drawing.at > 3)
+        asked = Counting(total=500)
+        first = engine.start(asked)
+        await until(lambda: asked.at > 1)
+        held = drawing.at
+        await until(lambda: asked.closed)
+        assert drawing.at <= held + 1  # the event that was under way when it was asked to wait
+        await until(lambda: drawing.at > held + 3)
+        for each in (run, first):
+            each.stop()
+
+    trying(work)
+
+
+def test_a_run_keeps_the_device_and_numbers_it_began_with() -> None:
+    class Devices(Setting):
+        @property
+        def device(self) -> str:
+            return self._wanted
+
+    @dataclass
+    class Asking:
+        seen: list[Any] = field(default_factory=list)
+
+        def run(self, context: Any):
+            for i in range(2):
+                self.seen.append((context.device, context.dtype))
+                yield Note(str(i))
+
+    async def work() -> None:
+        engine = Engine(Devices(None, "cpu"))
+        job, later = Asking(), Asking()
+        run = engine.start(job)
+        run.step()
+        await until(lambda: job.seen)
+        engine.choose("cuda", "bf16")
+        run.resume()
+        assert len([e async for e in run]) == 2
+        assert [e async for e in engine.start(later)]
+        await engine.close()
+        assert job.seen == [("cpu", "fp32")] * 2 or job.seen[0] == job.seen[1]
+        assert later.seen == [("cuda", "bf16")] * 2
+
+    asyncio.run(work())
 
 
 def test_finished_carries_pictures_and_recipe() -> None:

@@ -2,8 +2,9 @@
 
 A job is a plain generator of events. To stop it is to close it, to pause it is not to ask for the
 next event, to change something is to send() it. The device thread holds paused generators on a
-stack: while the top one is paused, the next job may run (a paused training lets a sample run). A
-second thread, the I/O lane, runs jobs that wait for disks and networks.
+stack: while the top one is paused, the next job may run (a paused training lets a sample run). A job
+with `background = True` goes on only while nothing else would. Jobs of the I/O lane wait for disks
+and networks, not for each other: each has a thread for as long as it runs.
 
 This is the only file that knows threads.
 """
@@ -32,7 +33,13 @@ class Context(Protocol):
     def device(self) -> str: ...
 
     @property
+    def dtype(self) -> str: ...
+
+    @property
     def facts(self) -> DeviceFacts | None: ...
+
+    def choose(self, device: str, dtype: str) -> None:
+        """Where models run and how they compute, from the next run on."""
 
     def wants_picture(self) -> bool: ...
 
@@ -115,6 +122,7 @@ class Run:
 
     def __init__(self, job: Job, lane: _Lane, loop: asyncio.AbstractEventLoop) -> None:
         self.job = job
+        self.background = bool(getattr(job, "background", False))
         self._lane = lane
         self._mail = Mailbox(loop)
         self._messages: deque[Any] = deque()
@@ -210,15 +218,31 @@ class Run:
 
 
 class _Paced:
-    """The Context of one run: pictures are made only when the last one has been read."""
+    """The Context of one run: it keeps its device, and makes a picture when the last was read."""
 
     def __init__(self, context: Context, run: Run) -> None:
         self.shelf = context.shelf
         self._context, self._run = context, run
+        self._chosen: tuple[str, str] | None = None
 
     @property
     def device(self) -> str:
-        return self._context.device
+        return self._choice[0]
+
+    @property
+    def dtype(self) -> str:
+        return self._choice[1]
+
+    @property
+    def _choice(self) -> tuple[str, str]:
+        # Kept, so that a choice made while this runs does not reach the half of it.
+        if self._chosen is None:
+            dtype = self._context.dtype
+            self._chosen = self._context.device, dtype
+        return self._chosen
+
+    def choose(self, device: str, dtype: str) -> None:
+        self._context.choose(device, dtype)
 
     @property
     def facts(self) -> DeviceFacts | None:
@@ -244,7 +268,11 @@ class _Lane:
         self.thread = threading.Thread(target=self._work, name=name, daemon=True)
 
     def add(self, run: Run) -> None:
+        """Queue a run. After the lane was closed it ends at once, without an event."""
         with self.changed:
+            if self._closing:
+                run._finish()
+                return
             if not self.thread.is_alive():
                 self.thread.start()
             self._queue.append(run)
@@ -253,6 +281,12 @@ class _Lane:
     def runs(self) -> list[Run]:
         with self.changed:
             return [*self._stack, *self._queue]
+
+    def retire(self) -> None:
+        """End the thread once its runs have ended."""
+        with self.changed:
+            self._closing = True
+            self.changed.notify_all()
 
     def close(self) -> None:
         """Stop every run, then the thread."""
@@ -269,33 +303,58 @@ class _Lane:
                     self._stack.remove(run)
 
     def _next(self) -> Run | None:
-        """The topmost run that may go on, else the next of the queue; waits for one. None: closed."""
+        """The run to go on with; waits for one. None when the lane has been closed."""
         with self.changed:
             while True:
-                for run in reversed(self._stack):
-                    if run.runnable:
+                for background in (False, True):
+                    if (run := self._ready(background)) is not None:
                         return run
-                if self._queue:
-                    self._stack.append(self._queue.popleft())
-                elif self._closing:
+                if self._closing and not self._stack:
                     return None
-                else:
-                    self.changed.wait()
+                self.changed.wait()
+
+    def _ready(self, background: bool) -> Run | None:
+        """The topmost run of the stack that may go on, else the next of the queue."""
+        for run in reversed(self._stack):
+            if run.runnable and run.background == background:
+                return run
+        for run in self._queue:
+            if run.background == background:
+                self._queue.remove(run)
+                self._stack.append(run)
+                # One that was paused while it waited takes its place, and waits on.
+                return run if run.runnable else self._ready(background)
+        return None
 
 
 class Engine:
-    """Starts jobs. `device` runs those that compute, `io` those that wait."""
+    """Starts jobs. Those of the lane "device" compute, one at a time; those of "io" wait."""
 
     def __init__(self, context: Context) -> None:
         self._context = context
-        self._lanes = {"device": _Lane("device", context), "io": _Lane("io", context)}
+        self._lanes = {"device": _Lane("device", context)}
+        self._io: list[_Lane] = []
+        self._closed = False
 
     def start(self, job: Job) -> Run:
-        """Queue a job; returns at once. Call inside a running asyncio loop."""
-        lane = self._lanes[getattr(job, "lane", "device")]
+        """Queue a job; returns at once. Call inside a running asyncio loop.
+
+        After `close` the run ends without an event, so nothing outlives the window.
+        """
+        if getattr(job, "lane", "device") == "device" or self._closed:
+            lane = self._lanes["device"]
+        else:
+            lane = _Lane("io", self._context)
+            self._io = [*(other for other in self._io if other.thread.is_alive()), lane]
         run = Run(job, lane, asyncio.get_running_loop())
         lane.add(run)
+        if lane in self._io:
+            lane.retire()
         return run
+
+    def choose(self, device: str, dtype: str) -> None:
+        """Where models run and how they compute, from the next run on."""
+        self._context.choose(device, dtype)
 
     @property
     def facts(self) -> DeviceFacts | None:
@@ -304,13 +363,15 @@ class Engine:
 
     def runs(self) -> list[Run]:
         """All that is running, paused or queued."""
-        return [run for lane in self._lanes.values() for run in lane.runs()]
+        return [run for lane in (*self._lanes.values(), *self._io) for run in lane.runs()]
 
     async def close(self) -> None:
         """Stop everything, let every job's `finally` run, and end the threads."""
-        for lane in self._lanes.values():
+        self._closed = True
+        lanes = (*self._lanes.values(), *self._io)
+        for lane in lanes:
             lane.close()
-        for lane in self._lanes.values():
+        for lane in lanes:
             while lane.thread.is_alive():
                 await asyncio.sleep(0.005)
 

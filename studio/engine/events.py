@@ -1,7 +1,7 @@
 """Events: frozen values that cross from the worker thread to whoever listens.
 
-Of Progress and Picture only the newest of a lane waits; Metrics of a lane and name wait as one;
-everything else waits in order and is never lost.
+Of Progress, Transfer and Picture only the newest of a lane waits; Metrics of a lane and name wait as
+one; everything else waits in order and is never lost.
 """
 
 from __future__ import annotations
@@ -47,6 +47,15 @@ class Progress(Event):
 
 
 @dataclass(frozen=True)
+class Transfer(Event):
+    """How far a download is, in bytes. `speed` is bytes a second, 0 while it is not known."""
+
+    done: int
+    total: int
+    speed: float = 0.0
+
+
+@dataclass(frozen=True)
 class Picture(Event):
     """How things look now."""
 
@@ -76,4 +85,4 @@ class Finished(Event):
     seconds: float = 0.0
 
 
-REPLACEABLE = (Progress, Picture)
+REPLACEABLE = (Progress, Transfer, Picture)

@@ -14,7 +14,13 @@ from typing import TYPE_CHECKING, Any
 from studio import spec
 from studio.diffusion import pictures
 from studio.diffusion.catalog import PRESETS
-from studio.diffusion.conditions import FREE, ClassLabel, Condition
+from studio.diffusion.conditions import (
+    FREE,
+    ClassifierFree,
+    ClassifierGuidance,
+    ClassLabel,
+    Condition,
+)
 from studio.diffusion.noise import Noise
 from studio.diffusion.sampler import Sampler, Step
 from studio.diffusion.score import Score, expand
@@ -23,6 +29,7 @@ from studio.engine.trajectory import Frame, Trajectory
 from studio.errors import SolverError, SpecError
 from studio.lazy import torch
 from studio.spec import option
+from studio.weights import classifiers
 from studio.weights.devices import DeviceFacts, facts, is_out_of_memory, resolve
 
 if TYPE_CHECKING:
@@ -36,10 +43,17 @@ MOST_PICTURES = 64
 
 
 class Setting:
-    """The Context of the studio: the shelf, the device, the rate of pictures."""
+    """The Context of the studio: the shelf, the device and its numbers, the rate of pictures."""
 
-    def __init__(self, shelf: Any, device: str = "auto", rate: float = PICTURES_A_SECOND) -> None:
+    def __init__(
+        self,
+        shelf: Any,
+        device: str = "auto",
+        rate: float = PICTURES_A_SECOND,
+        dtype: str = "fp32",
+    ) -> None:
         self.shelf = shelf
+        self.dtype = dtype
         self._wanted, self._device = device, ""
         self._gap = 1 / rate if rate else float("inf")
         self._last = 0.0
@@ -49,6 +63,12 @@ class Setting:
         """Resolved at first use, in the worker, because it needs torch."""
         self._device = self._device or resolve(self._wanted)
         return self._device
+
+    def choose(self, device: str, dtype: str) -> None:
+        """Where models run and how they compute, from the next run on."""
+        if device != self._wanted:
+            self._wanted, self._device = device, ""
+        self.dtype = dtype
 
     @property
     def facts(self) -> DeviceFacts | None:
@@ -85,13 +105,25 @@ class SampleJob:
         0, label="Seed", range=(0, 2**32 - 1), help="Picture i has the seed + i, alone or together."
     )
     classes: str = option("", label="Class", help="Empty: any class.")
+    guidance: float = option(
+        1.0,
+        label="Guidance",
+        range=(0, 100),
+        help="1 is the class as it was learned; more looks more typical and varies less.",
+    )
+    classifier: str = option(
+        "",
+        label="Classifier",
+        help="What tells classes apart; empty: the model's own knowledge of them.",
+    )
 
     def run(self, context: Context) -> Generator[Event, Any, None]:
         """Events of a run; a FinishWith sent to it changes the sampler. Halves what does not fit."""
         spec.check(self)
         yield Note("Loading the model")
-        score = interruptible(context.shelf.load(self.model, context.device), context)
-        condition = class_condition(score, self.classes, self.count, self.seed)
+        loaded = context.shelf.load(self.model, context.device, context.dtype)
+        score = interruptible(loaded, context)
+        condition = self.condition(score, context.device)
         group, done, results = self.count, 0, []
         watch = Watch()
         while done < self.count:
@@ -107,6 +139,22 @@ class SampleJob:
         stack = _joined(results)
         yield Finished(stack, spec.to_dict(self), watch.calls, watch.seconds)
 
+    def condition(self, score: Score, device: str) -> Condition:
+        """What is known of all pictures of this job. Raises StudioError if it cannot be had."""
+        if not self.classes and (self.classifier or self.guidance != 1):
+            raise SpecError("Guidance needs a class to guide to.", "Choose a class.")
+        if not self.classifier:
+            known = class_condition(score, self.classes, self.count, self.seed)
+            if self.guidance == 1 or not isinstance(known, ClassLabel):
+                return known
+            return ClassifierFree(known.labels, self.guidance)
+        classifier = classifiers.load(self.classifier, device)
+        classifier.check(score)
+        labels = class_indices(
+            "The classifier", classifier.classes, self.classes, self.count, self.seed
+        )
+        return ClassifierGuidance(classifier, labels, self.guidance)
+
     def _some(
         self, context: Context, score: Score, condition: Condition, part: range, watch: Watch
     ) -> Generator[Event, Any, np.ndarray]:
@@ -114,8 +162,7 @@ class SampleJob:
         noise = Noise.of(
             seed, len(part), score.shape, score.sde, device=context.device, depth=self.sampler.depth
         )
-        if isinstance(condition, ClassLabel):
-            condition = ClassLabel(condition.labels[part.start : part.stop])
+        condition = condition.of(part)
         run = Watched(context, score, self.sampler.run(score, noise, condition), watch)
         yield Begun(run.trajectory)
         while (event := run.next()) is not None:
@@ -264,12 +311,19 @@ def class_condition(score: Score, wanted: str, count: int, seed: int) -> Conditi
     """
     if not wanted:
         return FREE
-    if wanted == "each" and score.classes:
-        return ClassLabel(tuple((seed + i) % len(score.classes) for i in range(count)))
-    if wanted not in score.classes:
-        known = ", ".join(score.classes) or "none: it was trained without"
-        raise SpecError(f"This model has no class “{wanted}”.", f"Its classes: {known}.")
-    return ClassLabel((score.classes.index(wanted),) * count)
+    return ClassLabel(class_indices("This model", score.classes, wanted, count, seed))
+
+
+def class_indices(
+    who: str, classes: tuple[str, ...], wanted: str, count: int, seed: int
+) -> tuple[int, ...]:
+    """The class of each picture, among `classes`, by name or "each". Raises SpecError if unknown."""
+    if wanted == "each" and classes:
+        return tuple((seed + i) % len(classes) for i in range(count))
+    if wanted not in classes:
+        known = ", ".join(classes) or "none: it was trained without"
+        raise SpecError(f"{who} has no class “{wanted}”.", f"Its classes: {known}.")
+    return (classes.index(wanted),) * count
 
 
 def _joined(stacks: list[np.ndarray]) -> np.ndarray:

@@ -34,11 +34,13 @@ from studio.errors import StudioError
 from studio.paths import user_dir
 from studio.ui import theme
 from studio.ui.collector import Collector
+from studio.ui.device_menu import DeviceMenu, device_title
 from studio.ui.dialogs import CrashDialog, ask, report_of
 from studio.ui.recipe_panel import differences, summary
 from studio.ui.runner import spawn
 from studio.ui.session import Session
 from studio.ui.tabs import Tab, tabs
+from studio.ui.tabs.models import WEIGHTS, ModelsTab
 
 LAYOUT_VERSION = 1
 
@@ -90,6 +92,7 @@ class MainWindow(QMainWindow):
         self.modes.setTabToolTip(number - 1, f"{self.tr(tab.title)} (Ctrl+{number})")
         tab.status.connect(self.tell)
         tab.bug.connect(self.crashed)
+        tab.leave.connect(lambda name: self.modes.setCurrentWidget(self.tabs[name]))
 
     def _chips(self) -> QWidget:
         self.model_chip = QToolButton()
@@ -109,6 +112,9 @@ class MainWindow(QMainWindow):
         self.device_chip.setIcon(theme.icon("device"))
         self.device_chip.setToolButtonStyle(Qt.ToolButtonStyle.ToolButtonTextBesideIcon)
         self.device_chip.setAccessibleName(self.tr("Device"))
+        self.device_chip.setPopupMode(QToolButton.ToolButtonPopupMode.InstantPopup)
+        self.device_menu = DeviceMenu(self.session, self)
+        self.device_chip.setMenu(self.device_menu)
         chips = QWidget()
         row = QHBoxLayout(chips)
         row.setContentsMargins(8, 4, 12, 4)
@@ -204,19 +210,26 @@ class MainWindow(QMainWindow):
         app = QApplication.instance()
         assert isinstance(app, QApplication)
         theme.apply(app, settings.theme)
+        self._tell_device()
 
     def _tell_device(self) -> None:
-        facts = self.session.engine.facts
+        facts, settings = self.session.engine.facts, self.session.settings
         if facts is None:
-            self.device_chip.setText(self.tr("Device"))
-            self.device_chip.setToolTip(self.tr("Told once a model is loaded"))
+            self.device_chip.setText(device_title(settings.device))
+            self.device_chip.setToolTip(
+                self.tr("Where models run; its memory is told once one does")
+            )
             return
         used = facts.used / 2**30
         text = f"{facts.device.upper()} · {used:.1f} GB"
         if facts.total:
             text = f"{facts.device.upper()} · {used:.1f} / {facts.total / 2**30:.0f} GB"
+        if settings.dtype != "fp32":
+            text += f" · {settings.dtype}"
         self.device_chip.setText(text)
-        self.device_chip.setToolTip(self.tr("{name}: memory in use").format(name=facts.name))
+        self.device_chip.setToolTip(
+            self.tr("{name}: memory in use. Click to choose.").format(name=facts.name)
+        )
 
     def _fill_models(self) -> None:
         menu = self.model_chip.menu()
@@ -228,10 +241,14 @@ class MainWindow(QMainWindow):
             action.setEnabled(info is not None)
             action.setToolTip(entry.problem)
             action.setCheckable(True)
-            action.setChecked(self.session.model == entry)
+            used = self.session.model
+            action.setChecked(used is not None and used.path == entry.path)
             action.triggered.connect(lambda _=False, n=entry.name: self.session.choose_model(n))
         if menu.isEmpty():
             menu.addAction(self.tr("No model on the shelf yet")).setEnabled(False)
+        menu.addSeparator()
+        more = menu.addAction(self.tr("Models…"))
+        more.triggered.connect(lambda: self.modes.setCurrentWidget(self.tabs["models"]))
 
     def _keys(self) -> None:
         rows = (
@@ -247,6 +264,7 @@ class MainWindow(QMainWindow):
             ("Ctrl+S", self.tr("Save the picture with its recipe")),
             ("Ctrl+E", self.tr("Export a film of the run")),
             ("Ctrl+O", self.tr("Restore the recipe in a PNG")),
+            ("Enter F2 Del", self.tr("On a model: use it, rename it, remove it")),
         )
         cells = "".join(f"<tr><td><b>{k}</b>&nbsp;&nbsp;</td><td>{v}</td></tr>" for k, v in rows)
         self._message(self.tr("Keys"), f"<table cellspacing='6'>{cells}</table>")
@@ -278,7 +296,17 @@ class MainWindow(QMainWindow):
         paths = [Path(u.toLocalFile()) for u in event.mimeData().urls() if u.isLocalFile()]
         if paths:
             event.acceptProposedAction()
-            self.open_file(paths[0])
+            self.open_path(paths[0])
+
+    def open_path(self, path: Path) -> None:
+        """What is dropped: a folder or weights are a model, anything else may carry a recipe."""
+        if path.is_dir() or path.suffix.lower() in WEIGHTS:
+            models = self.tabs["models"]
+            assert isinstance(models, ModelsTab)
+            self.modes.setCurrentWidget(models)
+            models.add_path(path)
+        else:
+            self.open_file(path)
 
     def _open_png(self) -> None:
         path, _ = QFileDialog.getOpenFileName(self, self.tr("Open a PNG"), "", "PNG (*.png)")
@@ -338,15 +366,15 @@ class MainWindow(QMainWindow):
         event.ignore()
         if self._closing:
             return
-        busy = [tab for tab in self.tabs.values() if tab.runner.busy]
+        at_stake = [words for tab in self.tabs.values() if (words := tab.at_stake())]
         self._closing = True
-        spawn(self._close(bool(busy)))
+        spawn(self._close(at_stake))
 
-    async def _close(self, busy: bool) -> None:
-        if busy and not await ask(
+    async def _close(self, at_stake: list[str]) -> None:
+        if at_stake and not await ask(
             self,
             self.tr("Close the studio?"),
-            self.tr("Pictures are still being made."),
+            " ".join(at_stake),
             self.tr("What is finished stays in the files you saved; the run under way is stopped."),
             self.tr("Stop and close"),
         ):
@@ -363,10 +391,12 @@ class MainWindow(QMainWindow):
         self._device_timer.stop()
         self._save_layout()
         self.hide()
-        for tab in self.tabs.values():
-            tab.runner.stop()
+        runners = [runner for tab in self.tabs.values() for runner in tab.runners()]
+        runners += self.device_menu.runners()
+        for runner in runners:
+            runner.stop()
         await self.session.engine.close()
-        await asyncio.gather(*(tab.runner.finished() for tab in self.tabs.values()))
+        await asyncio.gather(*(runner.finished() for runner in runners))
         self.session.remember(clean=True)
         self._collector.stop()
         self.deleteLater()

@@ -24,6 +24,7 @@ class Session(QObject):
         super().__init__()
         self.engine, self.shelf, self.settings = engine, shelf, settings
         self.model: Entry | None = None
+        engine.choose(settings.device, settings.dtype)
         self.choose_model(settings.model)
 
     def choose_model(self, name: str) -> None:
@@ -34,10 +35,17 @@ class Session(QObject):
             self.remember(model=self.model.name)
         self.model_changed.emit(self.model)
 
+    def look_again(self) -> None:
+        """The shelf has changed: is the model in use still there? Then the modes are told."""
+        self.choose_model(self.settings.model)
+        self.shelf_changed.emit()
+
     def remember(self, **values: Any) -> None:
         """Change settings and keep them. Without a place to write, they last until the end."""
         for name, value in values.items():
             self.settings = spec.replace(self.settings, name, value)
+        if values.keys() & {"device", "dtype"}:
+            self.engine.choose(self.settings.device, self.settings.dtype)
         try:
             self.settings.save()
         except SaveError as error:

@@ -111,7 +111,7 @@ class Shelf:
 
     def loaded(self) -> list[Path]:
         """The folders and files of the models that are in memory."""
-        return sorted({key[0] for key in self._loaded})
+        return sorted({key[0] for key in list(self._loaded)})  # the worker may be loading one
 
     def eject(self, path: Path | None = None) -> None:
         """Let go of a model in memory, or of all. The memory is free once no run uses it."""

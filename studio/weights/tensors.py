@@ -30,6 +30,8 @@ def read_header(path: Path) -> dict[str, Any]:
     try:
         total = path.stat().st_size
         with path.open("rb") as file:
+            if total < 8:
+                raise ValueError("it is too short")
             (length,) = struct.unpack("<Q", file.read(8))
             if length > min(_LARGEST_HEADER, total - 8):
                 raise ValueError("its header is longer than the file allows")

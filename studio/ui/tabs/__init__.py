@@ -17,13 +17,15 @@ from studio.ui.session import Session
 class Tab(QWidget):
     """A mode: its page, its job, and what it does with the job's events.
 
-    `status` carries words for the status line, `bug` an exception for the crash dialog; `errors` is
-    where a person is told of problems, beside the button that failed.
+    `status` carries words for the status line, `bug` an exception for the crash dialog, `leave` the
+    name of the mode to go to; `errors` is where a person is told of problems, beside the button that
+    failed. A mode with a recipe also has `job`, `current_job` and `open_recipe`.
     """
 
     title = ""
     status = Signal(str)
     bug = Signal(object)
+    leave = Signal(str)
 
     def __init__(self, session: Session) -> None:
         super().__init__()
@@ -46,6 +48,14 @@ class Tab(QWidget):
     def shown(self) -> None:
         """Called once the window is on screen, for what need not be there at first."""
 
+    def at_stake(self) -> str:
+        """What closing the window now would stop, in a sentence; empty if nothing is lost by it."""
+        return self.tr("Pictures are still being made.") if self.runner.busy else ""
+
+    def runners(self) -> list[Runner]:
+        """Every runner of the mode, for closing in order."""
+        return [self.runner]
+
     def open_recipe(self, recipe: dict[str, object]) -> None:
         """Show a recipe's settings. Raises SpecError if it is not for this mode."""
         raise NotImplementedError
@@ -53,6 +63,7 @@ class Tab(QWidget):
 
 def tabs() -> dict[str, Callable[[Session], Tab]]:
     """Every mode, in the order of the window."""
+    from studio.ui.tabs.models import ModelsTab
     from studio.ui.tabs.sample import SampleTab
 
-    return {"sample": SampleTab}
+    return {"sample": SampleTab, "models": ModelsTab}
