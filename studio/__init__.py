@@ -20,7 +20,10 @@ if TYPE_CHECKING:
     from studio.diffusion.sde import VESDE as VESDE
     from studio.diffusion.sde import VPSDE as VPSDE
     from studio.diffusion.sde import SubVPSDE as SubVPSDE
+    from studio.face import decode as decode
+    from studio.face import encode as encode
     from studio.face import load as load
+    from studio.face import log_likelihood as log_likelihood
     from studio.face import sample as sample
 
 __version__ = "0.1.0"
@@ -28,13 +31,27 @@ __version__ = "0.1.0"
 _HOMES = {
     "load": "studio.face",
     "sample": "studio.face",
+    "log_likelihood": "studio.face",
+    "encode": "studio.face",
+    "decode": "studio.face",
     "Score": "studio.diffusion.score",
     "VESDE": "studio.diffusion.sde",
     "VPSDE": "studio.diffusion.sde",
     "SubVPSDE": "studio.diffusion.sde",
 }
 
-__all__ = ["VESDE", "VPSDE", "Score", "SubVPSDE", "__version__", "load", "sample"]
+__all__ = [
+    "VESDE",
+    "VPSDE",
+    "Score",
+    "SubVPSDE",
+    "__version__",
+    "decode",
+    "encode",
+    "load",
+    "log_likelihood",
+    "sample",
+]
 
 
 def __getattr__(name: str) -> Any:

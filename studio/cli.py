@@ -34,6 +34,7 @@ COMMANDS = {
     "decode": "studio.commands.flow_tools:Decode",
     "interpolate": "studio.commands.flow_tools:Interpolate",
     "train": "studio.commands.train:Train",
+    "train-classifier": "studio.commands.train_classifier:TrainClassifier",
     "evaluate": "studio.commands.evaluate:Evaluate",
     "models list": "studio.commands.models:ListModels",
     "models info": "studio.commands.models:ModelInfo",
@@ -44,6 +45,7 @@ COMMANDS = {
     "models rename": "studio.commands.models:RenameModel",
     "models remove": "studio.commands.models:RemoveModel",
     "models verify": "studio.commands.models:VerifyModels",
+    "selfcheck": "studio.commands.selfcheck:SelfCheck",
     "doctor": "studio.doctor:Doctor",
     "bench": "studio.bench:Bench",
 }
@@ -105,7 +107,7 @@ def _command(words: list[str]) -> tuple[str, list[str]]:
 def _overview() -> str:
     lines = ["Watch a picture emerge from noise.", "", "score-studio [COMMAND] [OPTIONS]", ""]
     for name, place in COMMANDS.items():
-        lines.append(f"  {name:<13}  {_first_line(_load(place))}")
+        lines.append(f"  {name:<16}  {_first_line(_load(place))}")
     return "\n".join([*lines, "", "No command opens the window. COMMAND --help lists its options."])
 
 

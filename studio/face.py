@@ -58,9 +58,7 @@ def sample(
     return chosen.run(score, noise, condition or FREE)
 
 
-def log_likelihood(
-    score: Score, x: Tensor | np.ndarray, seed: int = 0, **options: Any
-) -> Tensor:
+def log_likelihood(score: Score, x: Tensor | np.ndarray, seed: int = 0, **options: Any) -> Tensor:
     """Bits per dimension that `score` needs for each picture, (B,): -log2 of its density over C H W.
 
     A float x (B, C, H, W) is taken as it is, and the density is in units of its own values. uint8
@@ -79,7 +77,8 @@ def log_likelihood(
 
 def encode(score: Score, x: Tensor, tolerance: float = 1e-5) -> Tensor:
     """The noise (B, C, H, W), of deviation `score.sde.prior_std`, that pictures x (B, C, H, W) in the
-    value range come from by the probability flow. Raises SpecError or SolverError."""
+    value range come from by the probability flow. Raises SpecError, PictureError or
+    SolverError."""
     return _last(FlowMap(tolerance, tolerance).encode(score, x))
 
 

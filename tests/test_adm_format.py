@@ -144,13 +144,13 @@ def without(*parts):
 @pytest.mark.parametrize(
     ("damage", "reason"),
     [
-        (without("output_blocks.5.0.in_layers.2"), "does not fit"),
+        (without("output_blocks.5.0.in_layers.2"), "do not fit"),
         (without("output_blocks.5"), "way up"),
         (without("input_blocks.3."), "lacks parts"),
         (lambda s: s | {"time_embed.0.weight": torch.zeros(4)}, "lacks parts"),
         (lambda s: s | {"out.2.bias": torch.full((6,), math.nan)}, "finite"),
         (lambda s: s | {"input_blocks.9999.0.op.weight": torch.zeros(1)}, "way up"),
-        (lambda s: s | {"output_blocks.0.0.in_layers.2.weight": torch.zeros(1)}, "does not fit"),
+        (lambda s: s | {"output_blocks.0.0.in_layers.2.weight": torch.zeros(1)}, "do not fit"),
         (lambda s: s | {"input_blocks.0.0.weight": torch.zeros(32, 6, 3, 3)}, "enlarges"),
         (lambda s: s | {"input_blocks.0.0.weight": torch.zeros(32, 4, 3, 3)}, "latents"),
         (lambda s: s | {"input_blocks.0.0.weight": torch.zeros(32, 9, 3, 3)}, "9 channels"),

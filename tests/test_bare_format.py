@@ -88,7 +88,7 @@ def test_the_configuration_of_another_program_is_not_ours(tmp_path, text):
         ({"value_range": [1, 0]}, "impossible"),
         ({"network": "nothing"}, "no network “nothing”"),
         ({"options": TINY_OPTIONS | {"size": 16}}, "do not fit"),
-        ({"options": TINY_OPTIONS | {"channels": [8, 32]}}, "does not fit"),
+        ({"options": TINY_OPTIONS | {"channels": [8, 32]}}, "do not fit"),
     ],
 )
 def test_a_wrong_description_is_refused_in_words(tmp_path, change, reason):

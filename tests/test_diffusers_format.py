@@ -410,7 +410,7 @@ def test_fifty_steps_of_ddim_make_the_same_picture(tmp_path, schedule, answer):
 
 def refused(path: Path) -> str:
     with pytest.raises(CheckpointError) as caught:
-        Diffusers().open(path).read()
+        Diffusers().open(path).network()
     assert caught.value.hint or "only square" in str(caught.value)
     return str(caught.value)
 
@@ -458,7 +458,7 @@ def test_other_networks_are_refused_with_the_reason(tmp_path, changes, words):
     folder = nested(tmp_path / "m")
     edit(folder / "unet" / "config.json", **changes)
     with pytest.raises(CheckpointError) as caught:
-        open_model(folder).read()
+        open_model(folder).network()
     assert words in str(caught.value)
 
 

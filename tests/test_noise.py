@@ -143,3 +143,29 @@ def test_noise_comes_in_the_asked_precision():
     noise = Noise((0,), (1, 4, 4), VPSDE(), dtype=torch.float64)
     assert noise.start().dtype == noise.increment(1.0, 0.5).dtype == torch.float64
     assert torch.equal(noise.start().float(), Noise((0,), (1, 4, 4), VPSDE()).start())
+
+
+@every_sde
+def test_samples_may_ask_for_intervals_of_their_own(sde):
+    """Each gets what it would get alone, and those not asked for are left out."""
+    noise = Noise.of(3, 4, (1, 4, 4), sde).branch(0.3, 1)
+    rows, starts, ends = [2, 0], [0.9, 0.4], [0.5, 0.1]
+    together = noise.increments(rows, starts, ends)
+    assert together.shape == (2, 1, 4, 4)
+    for i, row in enumerate(rows):
+        assert torch.equal(together[i], noise.increment(starts[i], ends[i])[row])
+        assert torch.equal(noise.alone(row).fresh(0.2, 5)[0], noise.fresh(0.2, 5)[row])
+
+
+@every_sde
+def test_a_shorter_step_stays_on_the_path_of_the_longer_one(sde):
+    """What is left of a rejected step after a shorter one is its other part, not new noise."""
+    noise = Noise.of(0, 2, (1, 8, 8), sde, depth=12)
+    t, long, short = [0.8, 0.6], [0.4, 0.5], [0.7, 0.55]
+    ends = [noise.increments([0, 1], a, b) for a, b in ((t, long), (t, short), (short, long))]
+    spans = [
+        torch.tensor([span(sde, *pair) for pair in zip(a, b)]).reshape(2, 1, 1, 1)
+        for a, b in ((t, long), (t, short), (short, long))
+    ]
+    whole, first, rest = (end.double() * size for end, size in zip(ends, spans))
+    torch.testing.assert_close(first + rest, whole, rtol=0, atol=1e-4 * float(spans[0].max()))

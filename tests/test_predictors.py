@@ -27,7 +27,7 @@ def setting(sde, std=0.5, t=0.5, s=0.4):
 def test_a_step_costs_the_calls_it_says(sde, predictor):
     score, x, t, s, z = setting(sde)
     counted = Counted(score)
-    predictor.step(counted.score, x, t, s, lambda: z, None)
+    predictor.step(counted.score, x, t, s, lambda _=0: z, None)
     assert counted.calls == predictor.calls
 
 
@@ -36,15 +36,15 @@ def test_a_step_costs_the_calls_it_says(sde, predictor):
 def test_only_stochastic_predictors_draw_noise(sde, predictor):
     score, x, t, s, z = setting(sde)
     drawn = []
-    predictor.step(score, x, t, s, lambda: drawn.append(1) or z, None)
-    assert len(drawn) == int(predictor.stochastic)
+    predictor.step(score, x, t, s, lambda _=0: drawn.append(1) or z, None)
+    assert bool(drawn) == predictor.stochastic
 
 
 @every_sde
 @every_predictor
 def test_a_step_reports_the_denoised_estimate_of_where_it_began(sde, predictor):
     score, x, t, s, z = setting(sde)
-    move = predictor.step(score, x, t, s, lambda: z, None)
+    move = predictor.step(score, x, t, s, lambda _=0: z, None)
     torch.testing.assert_close(move.denoised, score.denoised(x, t))
     assert torch.equal(move.t, t)
 
@@ -54,10 +54,10 @@ def test_a_step_reports_the_denoised_estimate_of_where_it_began(sde, predictor):
 def test_samples_of_a_batch_may_stand_at_times_of_their_own(sde, predictor):
     score, x, _, _, z = setting(sde)
     t, s = (torch.tensor(v, dtype=torch.float64) for v in ([0.9, 0.5, 0.1], [0.8, 0.3, 0.05]))
-    together = predictor.step(score, x, t, s, lambda: z, None).x
+    together = predictor.step(score, x, t, s, lambda _=0: z, None).x
     for i in range(3):
         one = slice(i, i + 1)
-        alone = predictor.step(score, x[one], t[one], s[one], lambda one=one: z[one], None).x
+        alone = predictor.step(score, x[one], t[one], s[one], lambda _=0, one=one: z[one], None).x
         torch.testing.assert_close(alone, together[one])
 
 
@@ -66,7 +66,7 @@ def test_samples_of_a_batch_may_stand_at_times_of_their_own(sde, predictor):
 def test_tiny_steps_move_little(sde, predictor):
     score, x, t, _, z = setting(sde)
     x = x * expand(sde.marginal(t)[1], x)
-    moved = predictor.step(score, x, t, t - 1e-8, lambda: 0 * z, None).x
+    moved = predictor.step(score, x, t, t - 1e-8, lambda _=0: 0 * z, None).x
     assert float((moved - x).abs().max()) < 1e-5 * float(x.abs().max())
 
 
@@ -85,7 +85,7 @@ def test_straight_paths_are_followed_exactly_in_one_step(sde, predictor):
     x = expand(a_t, x) * picture + expand(s_t, x) * z
     wanted = expand(a_s, x) * picture + expand(s_s, x) * z
     score = Score.from_function(fn, sde, SHAPE)
-    torch.testing.assert_close(predictor.step(score, x, t, s, lambda: z, None).x, wanted)
+    torch.testing.assert_close(predictor.step(score, x, t, s, lambda _=0: z, None).x, wanted)
 
 
 @every_sde
@@ -93,7 +93,7 @@ def test_ancestral_step_is_the_bridge_to_the_denoised_estimate(sde):
     score, x, t, s, z = setting(sde)
     c, c_0, std = (expand(v, x) for v in sde.bridge(t, s))
     wanted = c * x + c_0 * score.denoised(x, t) + std * z
-    ours = PREDICTORS["ancestral"]().step(score, x, t, s, lambda: z, None).x
+    ours = PREDICTORS["ancestral"]().step(score, x, t, s, lambda _=0: z, None).x
     torch.testing.assert_close(ours, wanted)
 
 

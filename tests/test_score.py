@@ -55,7 +55,7 @@ def test_every_output_has_an_answer_here():
 
 @every_sde
 @pytest.mark.parametrize("label", ["time", "sigma", "level"])
-@pytest.mark.parametrize("predicts", ["noise", "minus_noise", "picture", "velocity"])
+@pytest.mark.parametrize("predicts", ["noise", "minus_noise", "score", "picture", "velocity"])
 def test_a_published_network_gives_the_exact_score(sde, label, predicts):
     output = Published(predicts, label, scale=500, shift=-0.5, levels=11)
 
@@ -66,7 +66,8 @@ def test_a_published_network_gives_the_exact_score(sde, label, predicts):
         z = -gaussian_score(sde, STD, SHAPE)(x, t) * expand(sde.marginal(t)[1], x)
         clean = (x - expand(sde.marginal(t)[1], x) * z) / expand(a, x)
         kind = predicts.removeprefix("minus_")
-        return ANSWERS[kind](clean, z, sigma, a) * (-1 if predicts == "minus_noise" else 1)
+        sign = -1 if predicts == "minus_noise" else 1
+        return ANSWERS[kind](clean, z, sigma, expand(a, x)) * sign
 
     score = network_score(net, output, sde, SHAPE)
     x, _ = states(sde)
@@ -130,3 +131,11 @@ def test_a_label_for_a_model_without_classes_is_refused():
     score = Score.from_function(lambda x, t: -x, VPSDE(), SHAPE)
     with pytest.raises(SpecError, match="without classes"):
         score.labelled(torch.tensor([0]))
+
+
+def test_a_model_that_has_to_be_told_a_class_says_so():
+    net = lambda x, label, y: x if y is None else x * y[:, None, None, None]  # noqa: E731
+    score = network_score(net, OUTPUTS["noise"](), VPSDE(), SHAPE, classes=("a", "b"), free=False)
+    with pytest.raises(SpecError, match="Choose a class"):
+        score.labelled(torch.tensor([0, -1]))
+    assert score.labelled(torch.tensor([0, 1])).classes == ("a", "b")

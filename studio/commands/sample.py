@@ -13,6 +13,7 @@ from studio.commands import Command, Outcome, positional
 from studio.diffusion import pictures
 from studio.diffusion.predictors import PREDICTORS
 from studio.diffusion.sampler import Sampler
+from studio.diffusion.sde import SDE, SDES
 from studio.engine.events import Begun, Event, Finished, Note, Progress
 from studio.engine.jobs import SampleJob, Setting
 from studio.engine.trajectory import VIEWS, Trajectory
@@ -37,7 +38,18 @@ class Sample(Command):
     )
     count: int = spec.option(1, range=(1, 64), help="How many pictures.")
     seed: int = spec.option(0, range=(0, 2**32 - 1), help="Picture i has the seed + i.")
-    label: str = spec.option("", help="A class of the model, or each for all in turn.")
+    label: str = spec.option(
+        "", help="A class of the model or classifier, or each for all in turn."
+    )
+    guidance: float = spec.option(
+        1.0, range=(0, 100), help="How clearly the class is to show; 1 is as it was learned."
+    )
+    classifier: str = spec.option(
+        "", help="A classifier that knows the class (see train-classifier), for any model."
+    )
+    sde: str = spec.option(
+        "", help=f"Another noising than the model's: {', '.join(SDES)}; --option sde.g=e^t."
+    )
     predictor: str = spec.option("", help=f"Of sampler pc: {', '.join(PREDICTORS)}.")
     corrector: str = spec.option("", help="Of sampler pc: langevin or none.")
     option: tuple[str, ...] = spec.option(
@@ -59,7 +71,16 @@ class Sample(Command):
         sampler, notes = self._sampler(shelf)
         for text in notes:
             terminal.note(text)
-        job = SampleJob(self.model, sampler, self.count, self.seed, self.label)
+        job = SampleJob(
+            self.model,
+            sampler,
+            self.count,
+            self.seed,
+            self.label,
+            self.guidance,
+            self.classifier,
+            self._sde(),
+        )
         setting = Setting(shelf, self.device, rate=0)
         finished, kept = _watch(job.run(setting))
         self._write(finished, files)
@@ -96,9 +117,21 @@ class Sample(Command):
         info = shelf.find(self.model).info
         suits = (info.preset if info else "") or "quick"
         wanted = {"predictor": self.predictor, "corrector": self.corrector}
-        options = {k: v for k, v in wanted.items() if v} | choose.pairs(self.option)
+        options = {k: v for k, v in wanted.items() if v} | self._options()[0]
         sampler, note = choose.sampler(self.sampler or suits, self.steps, options)
         return sampler, [note] if note else []
+
+    def _sde(self) -> SDE | None:
+        if not self.sde:
+            return None
+        return choose.with_options(spec.from_dict(SDE, {"kind": self.sde}), self._options()[1])
+
+    def _options(self) -> tuple[dict[str, str], dict[str, str]]:
+        """What --option says of the sampler, and of the SDE where one is named."""
+        of_sampler, of_sde = choose.pairs(self.option), {}
+        for name in [name for name in of_sampler if self.sde and name.startswith("sde.")]:
+            of_sde[name.removeprefix("sde.")] = of_sampler.pop(name)
+        return of_sampler, of_sde
 
     def _write(self, finished: Finished, files: list[Path]) -> None:
         if not self.separate:

@@ -36,7 +36,7 @@ class Corrector(ABC):
 
 @dataclass(frozen=True)
 class NoCorrector(Corrector):
-    """The predictor alone."""
+    """The predictor alone. Use it where every call counts."""
 
     title: ClassVar[str] = "None"
 
@@ -48,7 +48,9 @@ class NoCorrector(Corrector):
 
 @dataclass(frozen=True)
 class Langevin(Corrector):
-    """Langevin steps whose size keeps a set ratio of signal to noise. Sharpens; costs a call a step."""
+    """Langevin steps whose size keeps a set ratio of signal to noise. Use it to sharpen what a predictor
+    left soft; each step costs a call.
+    """
 
     title: ClassVar[str] = "Langevin"
     snr: float = option(
@@ -69,8 +71,39 @@ class Langevin(Corrector):
             slope, z = score(x, t), draw(k)
             ratio = z.flatten(1).norm(dim=1) / slope.flatten(1).norm(dim=1).clamp_min(1e-20)
             size = 2 * alpha * (self.snr * ratio) ** 2
-            x = x + expand(size, x) * slope + expand((2 * size).sqrt(), x) * z
+            x = langevin_step(x, slope, size, z)
         return x
 
 
-CORRECTORS = family(Corrector, {"langevin": Langevin, "none": NoCorrector})
+@dataclass(frozen=True)
+class AnnealedLangevin(Corrector):
+    """Langevin steps whose size follows the noise level alone, as in annealed Langevin dynamics. Use
+    it where the score's length cannot be trusted: the steps do not depend on it.
+    """
+
+    title: ClassVar[str] = "Annealed Langevin (ALD)"
+    snr: float = option(
+        0.16, label="Signal-to-noise", range=(0.001, 1.0), help="Larger moves further per step."
+    )
+    steps: int = option(1, label="Corrector steps", range=(1, 20), help="Langevin steps per level.")
+
+    @property
+    def calls(self) -> int:
+        return self.steps
+
+    def correct(
+        self, score: Score, x: Tensor, t: Tensor, s: Tensor, draw: Callable[[int], Tensor]
+    ) -> Tensor:
+        # alpha as above.
+        size = 2 * (self.snr * score.sde.transition(s, t)[0] * score.sde.marginal(t)[1]) ** 2
+        for k in range(self.steps):
+            x = langevin_step(x, score(x, t), size, draw(k))
+        return x
+
+
+def langevin_step(x: Tensor, slope: Tensor, size: Tensor, z: Tensor) -> Tensor:
+    """x + e score + sqrt(2 e) z with steps e (B,) and unit noise z."""
+    return x + expand(size, x) * slope + expand((2 * size).sqrt(), x) * z
+
+
+CORRECTORS = family(Corrector, {"langevin": Langevin, "ald": AnnealedLangevin, "none": NoCorrector})

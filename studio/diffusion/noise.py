@@ -18,7 +18,7 @@ from __future__ import annotations
 import math
 import struct
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from itertools import pairwise
 from typing import TYPE_CHECKING
 
@@ -50,6 +50,7 @@ class Noise:
     _paths: dict[tuple[int, ...], _Path] = field(
         default_factory=dict, init=False, repr=False, compare=False
     )
+    _alone: dict[int, Noise] = field(default_factory=dict, init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "_clock", _Clock(self.sde))
@@ -79,6 +80,17 @@ class Noise:
         """Unit noise of its own, apart from the path, for the `use`-th need at time t."""
         (place,) = struct.unpack("<Q", struct.pack("<d", t))
         return self._placed(_normals(self._seeds_at(t), _FRESH, place, use, self.shape))
+
+    def alone(self, i: int) -> Noise:
+        """The noise of sample i without its batch-mates."""
+        if i not in self._alone:
+            self._alone[i] = replace(self, seeds=self.seeds[i : i + 1])
+        return self._alone[i]
+
+    def increments(self, rows: Sequence[int], t: Sequence[float], s: Sequence[float]) -> Tensor:
+        """As `increment`, for the samples `rows` only, each from a time of its own to another."""
+        parts = [self.alone(i).increment(*ends) for i, *ends in zip(rows, t, s)]
+        return torch.cat(parts)
 
     def branch(self, t: float, seed: int) -> Noise:
         """The same noise down to time t, and other noise below it."""

@@ -6,6 +6,7 @@ pause is not to ask for the next Step, to save a run is to keep a Step and hand 
 
 from __future__ import annotations
 
+import math
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field, replace
@@ -14,6 +15,7 @@ from typing import TYPE_CHECKING, ClassVar
 from studio.diffusion.conditions import FREE, Condition
 from studio.diffusion.noise import Noise, path_depth
 from studio.diffusion.score import Score
+from studio.diffusion.sde import SDE
 from studio.errors import SolverError
 from studio.lazy import torch
 
@@ -91,12 +93,56 @@ def finish(
     """
     clean = guided.denoised(x, x.new_full((len(x),), t))
     clean = condition.constrain(clean, 0.0, guided.sde, noise)
-    if not bool(torch.isfinite(clean).all()):
-        raise SolverError(
-            "The solver diverged: the picture is no longer made of numbers.",
-            "Take more steps, a smaller signal-to-noise, or another sampler.",
-        )
+    if not finite(clean):
+        raise diverged(guided.sde, t)
     return Step(total, total, 0.0, clean, clean, counted.calls)
+
+
+def finite(x: Tensor) -> bool:
+    return bool(torch.isfinite(x).all())
+
+
+def diverged(sde: SDE, t: float) -> SolverError:
+    """The error of a state that is no longer finite at time t."""
+    snr = float(sde.log_snr(torch.tensor([t], dtype=torch.float64)))
+    return SolverError(
+        f"The solver diverged at t = {t:.3g} (log-SNR {snr:.1f}): its state is no longer finite.",
+        "Take more steps, a smaller signal-to-noise, or another sampler.",
+    )
+
+
+class Lookout:
+    """Finds where a fixed-step run stops being finite.
+
+    On the CPU it looks after every step, so that the last Step yielded is a good one. An accelerator
+    would have to be waited for at every step; there the place is noted on it and read at the end.
+    """
+
+    def __init__(self, sde: SDE, x: Tensor) -> None:
+        self._sde, self._times = sde, [math.nan]
+        self._first = (
+            None if looks_at_once(x) else torch.zeros((), dtype=torch.long, device=x.device)
+        )
+
+    def see(self, x: Tensor, t: float) -> None:
+        """Look at x, which has come to time t. Raises SolverError, on the CPU, if it is not finite."""
+        if self._first is None:
+            if not finite(x):
+                raise diverged(self._sde, t)
+            return
+        bad = (self._first == 0) & ~torch.isfinite(x).all()
+        self._first = torch.where(bad, len(self._times), self._first)
+        self._times.append(t)
+
+    def judge(self) -> None:
+        """Raises SolverError, with the first time at which x was not finite, if there was one."""
+        if self._first is not None and (first := int(self._first)):
+            raise diverged(self._sde, self._times[first])
+
+
+def looks_at_once(x: Tensor) -> bool:
+    """Whether the host may look at x without waiting for another device."""
+    return x.device.type == "cpu"
 
 
 class Counted:

@@ -18,7 +18,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, ClassVar
 
-from studio.diffusion.sde import SDE
+from studio.diffusion.sde import FIRST_TIME, SDE
 from studio.errors import SpecError
 from studio.lazy import torch
 from studio.spec import family, option
@@ -47,6 +47,8 @@ class Score:
     classes: tuple[str, ...] = ()
     conditional: Callable[[Tensor], Function] | None = field(default=None, compare=False)
     device: str = "cpu"  # where x and t have to be
+    continuous: bool = True  # whether it is a function of every time, as the likelihood needs it
+    free: bool = True  # whether a model with classes can be asked without one
 
     @staticmethod
     def from_function(
@@ -77,9 +79,36 @@ class Score:
         """
         if self.conditional is None:
             raise SpecError("This model was trained without classes.", "Leave the class free.")
+        if not self.free and bool((labels < 0).any()):
+            raise SpecError("This model knows no pictures of any class.", "Choose a class.")
         if bool(((labels < -1) | (labels >= len(self.classes))).any()):
-            raise SpecError(f"This model has the classes {', '.join(self.classes)}.")
+            some = ", ".join(self.classes[:8]) + (", …" if self.classes[8:] else "")
+            raise SpecError(f"This model has the classes {some}.")
         return replace(self, fn=self.conditional(labels), conditional=None)
+
+    def under(self, sde: SDE) -> Score:
+        """The same pictures noised by another SDE: what is known of y = x / a at a noise level is
+        known under every SDE that comes to that level.
+
+        Above the levels of this SDE the denoised estimate is that of its last level, from a state
+        scaled down to it; below them the score is that of its first.
+        """
+        last = float(self.sde.sigma(torch.ones(1, dtype=torch.float64, device="cpu")))
+
+        def seen(fn: Function) -> Function:
+            def call(x: Tensor, t: Tensor) -> Tensor:
+                (a, s), sigma = sde.marginal(t), sde.sigma(t)
+                share = (last / sigma).clamp_max(1)
+                then = self.sde.time(sigma * share).clamp(FIRST_TIME, 1.0)
+                factor = self.sde.marginal(then)[0] / a
+                inner = fn(expand(factor * share, x) * x, then)
+                return expand(factor * share**2, x) * inner - expand((1 - share) / s**2, x) * x
+
+            return call
+
+        inner = self.conditional
+        conditional = None if inner is None else (lambda labels: seen(inner(labels)))
+        return replace(self, fn=seen(self.fn), conditional=conditional, sde=sde)
 
 
 @dataclass(frozen=True)
@@ -87,6 +116,11 @@ class Output(ABC):
     """What a network predicts, and how it is fed. `noise` is its answer as unit noise z."""
 
     title: ClassVar[str] = "Output"
+
+    @property
+    def continuous(self) -> bool:
+        """Whether the network is told the noise level itself, not the nearest of a set."""
+        return True
 
     @abstractmethod
     def noise(self, net: Network, x: Tensor, t: Tensor, y: Tensor | None, sde: SDE) -> Tensor:
@@ -196,14 +230,14 @@ class Published(Output):
     `label`: "time", scale t + shift; "sigma", the noise level itself; "level", the index of the
     nearest of `levels` noise levels, evenly spaced in t, with 0 the noisiest. A network of the VE
     family answers with sigma times the score, "minus_noise": the division that its papers do inside
-    it is left to us, which keeps the digits.
+    it is left to us, which keeps the digits. The first of that family answers with the "score".
     """
 
     title: ClassVar[str] = "As published"
     predicts: str = option(
         "noise",
         label="Answer",
-        choices=("noise", "minus_noise", "picture", "velocity"),
+        choices=("noise", "minus_noise", "score", "picture", "velocity"),
         help="What the network gives back.",
     )
     label: str = option(
@@ -216,6 +250,10 @@ class Published(Output):
     shift: float = option(0.0, label="Label shift", range=(-1e3, 1e3), help="Of the time label.")
     levels: int = option(1000, label="Levels", range=(2, 10**6), help="Of a level label.")
 
+    @property
+    def continuous(self) -> bool:
+        return self.label != "level"
+
     def noise(self, net: Network, x: Tensor, t: Tensor, y: Tensor | None, sde: SDE) -> Tensor:
         answer = net(x, self._label(t, sde), y)
         if self.predicts == "noise":
@@ -223,6 +261,8 @@ class Published(Output):
         if self.predicts == "minus_noise":
             return -answer
         a, s = sde.marginal(t)
+        if self.predicts == "score":
+            return -answer * expand(s, x)
         if self.predicts == "picture":
             return (x - expand(a, x) * answer) / expand(s, x)
         r = torch.sqrt(a**2 + s**2)  # velocity, as above
@@ -257,13 +297,16 @@ def network_score(
     value_range: tuple[float, float] = (-1.0, 1.0),
     classes: tuple[str, ...] = (),
     device: str = "cpu",
+    free: bool = True,
 ) -> Score:
-    """The Score of a trained network. A network with classes is told "any class" unless labelled."""
+    """The Score of a trained network. A network with classes is told "any class" unless labelled; one
+    that is not `free` has no such class, and refuses.
+    """
 
     def conditional(labels: Tensor | None) -> Function:
         def fn(x: Tensor, t: Tensor) -> Tensor:
             y = None
-            if classes:
+            if classes and (free or labels is not None):
                 y = x.new_full((len(x),), -1, dtype=torch.long) if labels is None else labels
             return output.score(net, x, t, y, sde)
 
@@ -277,4 +320,6 @@ def network_score(
         classes,
         conditional if classes else None,
         device,
+        output.continuous,
+        free,
     )

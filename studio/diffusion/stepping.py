@@ -17,13 +17,19 @@ from studio.diffusion.correctors import Corrector, Langevin, NoCorrector
 from studio.diffusion.grids import Grid, UniformLogSNR
 from studio.diffusion.noise import Noise
 from studio.diffusion.predictors import Move, Predictor, ReverseDiffusion
-from studio.diffusion.sampler import Counted, Sampler, Step, finish
+from studio.diffusion.sampler import Counted, Lookout, Sampler, Step, finish
 from studio.diffusion.score import Score
 from studio.lazy import no_grad
 from studio.spec import option
 
 if TYPE_CHECKING:
     from torch import Tensor
+
+    from studio.diffusion.move import Draw
+
+
+#: Where the predictor's own noise at a time begins, beyond what a corrector may use there.
+_APART = 1 << 16
 
 
 @dataclass(frozen=True)
@@ -62,6 +68,7 @@ class Stepping(Sampler):
             yield resume
             return
         predictor, corrector = self.parts()
+        predictor.check()
         counted = Counted(score)
         guided = condition.guide(counted.score)
         times = self.grid.times(score.sde, self.steps, begin).tolist()
@@ -69,11 +76,12 @@ class Stepping(Sampler):
         if resume is not None:
             first, x = resume.index, resume.x
             counted.calls = resume.nfe
-            before = times[max(0, first - 1)]
-            last = Move(x, resume.denoised, x.new_full((len(x),), before)) if first else None
+            before = x.new_full((len(x),), times[max(0, first - 1)])
+            last = Move(x, resume.denoised, before, resume.memory) if first else None
         if x is None:
             x = noise.start() * score.sde.prior_std if start is None else start
             x = condition.constrain(x, times[0], score.sde, noise)
+        lookout = Lookout(score.sde, x)
         for i, (t, s) in enumerate(pairwise(times)):
             if i < first:
                 continue
@@ -81,16 +89,30 @@ class Stepping(Sampler):
             if corrector.calls:
                 x = corrector.correct(guided, x, t_all, s_all, lambda k, t=t: noise.fresh(t, k))
                 x = condition.constrain(x, t, score.sde, noise)
-            draw = lambda t=t, s=s: noise.increment(t, s)  # noqa: E731
+            draw = _draw(noise, t, s)
+            x, t_all = predictor.raised(score.sde, x, t_all, self.steps, lambda draw=draw: draw(1))
             last = predictor.step(guided, x, t_all, s_all, draw, last)
             x = condition.constrain(last.x, s, score.sde, noise)
-            yield Step(i + 1, self.steps, s, x, last.denoised, counted.calls)
+            lookout.see(x, s)
+            yield Step(i + 1, self.steps, s, x, last.denoised, counted.calls, last.memory)
+        lookout.judge()
         yield finish(guided, x, times[-1], self.steps, counted, condition, noise)
+
+
+def _draw(noise: Noise, t: float, s: float) -> Draw:
+    """The noise of the step from t to s."""
+
+    def draw(apart: int = 0) -> Tensor:
+        return noise.fresh(t, _APART + apart) if apart else noise.increment(t, s)
+
+    return draw
 
 
 @dataclass(frozen=True)
 class PredictorCorrector(Stepping):
-    """The paper's PC sampler: a predictor moves on, a corrector mends at every level."""
+    """The paper's PC sampler: a predictor moves on, a corrector mends at every level. Use it for the
+    best pictures where time does not matter.
+    """
 
     title: ClassVar[str] = "Predictor–corrector (PC)"
     predictor: Predictor = option(ReverseDiffusion, label="Predictor")

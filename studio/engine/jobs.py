@@ -24,6 +24,7 @@ from studio.diffusion.conditions import (
 from studio.diffusion.noise import Noise
 from studio.diffusion.sampler import Sampler, Step
 from studio.diffusion.score import Score, expand
+from studio.diffusion.sde import SDE
 from studio.engine.events import Begun, Event, Finished, Metric, Note, Picture, Progress
 from studio.engine.trajectory import Frame, Trajectory
 from studio.errors import SolverError, SpecError
@@ -116,13 +117,14 @@ class SampleJob:
         label="Classifier",
         help="What tells classes apart; empty: the model's own knowledge of them.",
     )
+    sde: SDE | None = option(None, label="Noising", help="None: as the model was trained.")
 
     def run(self, context: Context) -> Generator[Event, Any, None]:
         """Events of a run; a FinishWith sent to it changes the sampler. Halves what does not fit."""
         spec.check(self)
         yield Note("Loading the model")
         loaded = context.shelf.load(self.model, context.device, context.dtype)
-        score = interruptible(loaded, context)
+        score = interruptible(loaded if self.sde is None else loaded.under(self.sde), context)
         condition = self.condition(score, context.device)
         group, done, results = self.count, 0, []
         watch = Watch()
@@ -309,8 +311,9 @@ def class_condition(score: Score, wanted: str, count: int, seed: int) -> Conditi
     """The condition for a class by name; "" is any, "each" goes by the seed of each picture, so that
     a picture made again alone has the same class. Raises SpecError if unknown.
     """
-    if not wanted:
+    if not wanted and score.free:
         return FREE
+    wanted = wanted or "each"  # a model that has to be told: all its classes, in turn
     return ClassLabel(class_indices("This model", score.classes, wanted, count, seed))
 
 
@@ -321,7 +324,8 @@ def class_indices(
     if wanted == "each" and classes:
         return tuple((seed + i) % len(classes) for i in range(count))
     if wanted not in classes:
-        known = ", ".join(classes) or "none: it was trained without"
+        some = ", ".join(classes[:12]) + (", …" if classes[12:] else "")
+        known = some or "none: it was trained without"
         raise SpecError(f"{who} has no class “{wanted}”.", f"Its classes: {known}.")
     return (classes.index(wanted),) * count
 

@@ -78,6 +78,7 @@ class Adm(nn.Module):
 
     def __init__(self, options: AdmOptions) -> None:
         super().__init__()
+        self.free = not options.classes  # it was never shown a picture of no class
         self.options = o = options
         self.embedding = Embedding(o.width)
         self.label = nn.Embedding(o.classes, 4 * o.width) if o.classes else None

@@ -8,9 +8,19 @@ from torch import nn
 
 from studio import spec
 from studio.errors import CheckpointError, SpecError
+from studio.networks.adm import Adm, AdmOptions
+from studio.networks.ncsnpp import NCSNpp, NCSNppOptions
+from studio.networks.refinenet import RefineNet, RefineNetOptions
 from studio.networks.unet import UNet, UNetOptions
+from studio.networks.unet2d import UNet2D, UNet2DOptions
 
-NETWORKS: dict[str, tuple[type[Any], type[nn.Module]]] = {"unet": (UNetOptions, UNet)}
+NETWORKS: dict[str, tuple[type[Any], type[nn.Module]]] = {
+    "unet": (UNetOptions, UNet),
+    "ncsnpp": (NCSNppOptions, NCSNpp),
+    "adm": (AdmOptions, Adm),
+    "refinenet": (RefineNetOptions, RefineNet),
+    "unet2d": (UNet2DOptions, UNet2D),
+}
 
 
 def build(name: str, options: dict[str, Any]) -> nn.Module:

@@ -1,8 +1,8 @@
-"""Training by denoising score matching, as a generator of TrainSteps.
+"""Training of score models by any objective, as a generator of TrainSteps.
 
-Everything random in step n is drawn from (seed, n), so a run that was stopped, killed or moved goes
-on as if nothing had happened. Two files are kept: the model (averaged weights, what everyone uses)
-and `resume.safetensors` (weights, average and Adam's moments, what only a resumed run needs).
+A run that was stopped, killed or moved goes on as if nothing had happened. Two files are kept: the
+model (averaged weights, what everyone uses) and `resume.safetensors` (weights, average and Adam's
+moments, what only a resumed run needs).
 """
 
 from __future__ import annotations
@@ -13,19 +13,20 @@ import time
 from collections.abc import Generator
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
-
-import numpy as np
+from typing import TYPE_CHECKING, Any, Protocol
 
 from studio import spec
 from studio.diffusion import pictures
-from studio.diffusion.objectives import LogNormal, Objective, denoising_loss
+from studio.diffusion.objective import Objective
+from studio.diffusion.objectives import LogNormal
 from studio.diffusion.score import Output, Preconditioned, Score
 from studio.diffusion.sde import SDE, VPSDE
 from studio.errors import DataError, SpecError, StudioError
 from studio.lazy import torch
 from studio.paths import atomic
 from studio.spec import option
+from studio.training import optimization
+from studio.training.optimization import Pace, Shuffled
 from studio.weights import tensors
 from studio.weights.formats import native
 from studio.weights.model import ModelInfo, Opened, score_of
@@ -107,6 +108,11 @@ class Trainer:
         spec.check(plan)
         if plan.batch % plan.accumulate:
             raise SpecError("The batch must divide into its accumulated parts.")
+        if plan.compiled and plan.objective.second_order:
+            raise SpecError(
+                f"A compiled network cannot be trained by {spec.title(type(plan.objective))}.",
+                "Leave --compiled out, or choose another objective.",
+            )
         if len(data) < 2:
             raise DataError("Training needs at least two pictures.")
         from studio.networks.catalog import build
@@ -127,11 +133,12 @@ class Trainer:
         self.optimizer = torch.optim.Adam(self.net.parameters(), lr=plan.rate, fused=True)
         self.step = 0
         self._call = torch.compile(self.net) if plan.compiled else self.net
-        self._pixels = torch.from_numpy(_coloured(data.pixels, self.info.colours)).to(device)
+        pixels = optimization.coloured(data.pixels, self.info.colours)
+        self._pixels = torch.from_numpy(pixels).to(device)
         # Labels of other classes than the model's say nothing to it: its pictures are of any class.
         known = bool(data.classes) and data.classes == self.info.classes
         self._labels = torch.from_numpy(data.labels).to(device) if known else None
-        self._order: tuple[int, np.ndarray] = (-1, np.empty(0))
+        self._order = Shuffled(len(data), plan.seed)
         if before is not None:
             self._resume(folder / RESUME, before)
 
@@ -142,54 +149,31 @@ class Trainer:
 
         Raises StudioError when the loss is no longer finite; the last save stays good.
         """
-        plan, generator = self.plan, torch.Generator()
-        generator.manual_seed(plan.seed * 2_654_435_761 + self.step)
+        plan, generator = self.plan, optimization.dice(self.plan.seed, self.step)
         if plan.dropout:
             torch.manual_seed(generator.initial_seed())  # dropout asks the global generator
         x, y = self._batch(generator)
-        for group in self.optimizer.param_groups:
-            group["lr"] = self._learning_rate()
         total = torch.zeros((), device=self.device)
         with torch.enable_grad():
             for part, labels in zip(x.chunk(plan.accumulate), _chunks(y, plan.accumulate)):
                 with torch.autocast(
                     torch.device(self.device).type, torch.bfloat16, plan.precision == "bf16"
                 ):
-                    losses, _ = denoising_loss(
-                        self._call,
-                        self.info.output,
-                        self.info.sde,
-                        plan.objective,
-                        part,
-                        labels,
-                        generator,
+                    losses, _ = plan.objective.loss(
+                        self._call, self.info.output, self.info.sde, part, labels, generator
                     )
                 loss = losses.mean() / plan.accumulate
                 loss.backward()
                 total += loss.detach()
-        norm = torch.nn.utils.clip_grad_norm_(self.net.parameters(), plan.clip)
-        if not bool(torch.isfinite(norm)):
-            raise StudioError(
-                f"Training lost its footing at step {self.step + 1}: the loss is not a number.",
-                "Resume from the last save with half the learning rate.",
-            )
-        self.optimizer.step()
-        self.optimizer.zero_grad(set_to_none=True)
+        rate = optimization.learning_rate(plan, self.step)
+        optimization.descend(self.net, self.optimizer, rate, plan.clip, self.step)
         self.step += 1
         self.ema.update(self.step)
         return total
 
-    def _learning_rate(self) -> float:
-        plan, n = self.plan, self.step
-        cool = max(1, round(plan.steps * plan.cooldown))
-        return plan.rate * min(1.0, (n + 1) / max(1, plan.warmup), max(0, plan.steps - n) / cool)
-
     def _batch(self, generator: torch.Generator) -> tuple[Tensor, Tensor | None]:
-        plan, count = self.plan, len(self._pixels)
-        places = np.arange(self.step * plan.batch, (self.step + 1) * plan.batch)
-        chosen = torch.from_numpy(
-            np.array([self._shuffled(int(e))[i] for e, i in zip(*divmod(places, count))])
-        ).to(self.device)
+        plan = self.plan
+        chosen = torch.from_numpy(self._order.batch(self.step, plan.batch)).to(self.device)
         x = pictures.to_state(self._pixels[chosen], self.info.value_range, self.device)
         if plan.flips:
             mirrored = torch.rand(len(x), generator=generator).to(x.device) < 0.5
@@ -199,12 +183,6 @@ class Trainer:
             return x, None
         free = torch.rand(len(x), generator=generator).to(x.device) < plan.label_dropout
         return x, torch.where(free, -1, self._labels[chosen])
-
-    def _shuffled(self, epoch: int) -> np.ndarray:
-        if self._order[0] != epoch:
-            rng = np.random.default_rng((self.plan.seed, epoch))
-            self._order = epoch, rng.permutation(len(self._pixels))
-        return self._order[1]
 
     # -- what is kept -----------------------------------------------------------------------------
 
@@ -220,11 +198,7 @@ class Trainer:
         """Write the model and the resume file. Each is replaced as a whole or not at all."""
         info = replace(self.info, steps=self.step)
         half = {k: v.half() if v.is_floating_point() else v for k, v in self.ema.shadow.items()}
-        held = {f"net.{k}": v for k, v in self.net.state_dict().items()}
-        held |= {f"ema.{k}": v for k, v in self.ema.shadow.items()}
-        names = [name for name, _ in self.net.named_parameters()]
-        for i, state in self.optimizer.state_dict()["state"].items():
-            held |= {f"adam.{names[i]}.{k}": state[k] for k in ("exp_avg", "exp_avg_sq")}
+        held = optimization.held(self.net, self.ema, self.optimizer)
         kept = {"plan": spec.to_dict(self.plan), "step": self.step, "model": spec.to_dict(info)}
         tensors.write_tensors(self.folder / RESUME, held, {"training": json.dumps(kept)})
         path = native.save(self.folder, info, half)
@@ -245,24 +219,30 @@ class Trainer:
                 f"{', '.join(before.info.classes) or 'none'}.",
                 "Give the same pictures, or another name with --out.",
             )
-        kept_tensors = tensors.read_safetensors(path)
-        self.net.load_state_dict(_under("net.", kept_tensors))
-        self.ema.load(_under("ema.", kept_tensors))
-        moments = _under("adam.", kept_tensors)
-        for name, parameter in self.net.named_parameters():
-            if f"{name}.exp_avg" in moments:
-                # Laid out as the parameter is (channels last); the fused step pairs by place.
-                self.optimizer.state[parameter] = {
-                    "step": torch.tensor(float(before.step), device=self.device),
-                    **{
-                        k: torch.zeros_like(parameter).copy_(moments[f"{name}.{k}"])
-                        for k in ("exp_avg", "exp_avg_sq")
-                    },
-                }
+        kept = tensors.read_safetensors(path)
+        optimization.restore(kept, self.net, self.ema, self.optimizer, before.step)
         self.step = before.step
 
 
-def train(trainer: Trainer, save_seconds: float = 60.0) -> Generator[TrainStep, None, None]:
+class Run(Protocol):
+    """What is trained: it has come to `step`, and can go one further or be saved."""
+
+    step: int
+
+    @property
+    def plan(self) -> Plan: ...
+    def advance(self) -> Tensor: ...
+    def save(self) -> Path: ...
+
+
+class Plan(Pace, Protocol):
+    """A pace, and how many pictures a step sees."""
+
+    @property
+    def batch(self) -> int: ...
+
+
+def train(trainer: Run, save_seconds: float = 60.0) -> Generator[TrainStep, None, None]:
     """Train to the end of the plan. Saves every `save_seconds` and when it ends or is closed."""
     begun, first, saved_at = time.monotonic(), trainer.step, time.monotonic()
     unsaved = False
@@ -330,18 +310,5 @@ def _info(plan: Training, data: Pictures) -> ModelInfo:
     )
 
 
-def _coloured(pixels: np.ndarray, colours: int) -> np.ndarray:
-    """uint8 pictures (N, H, W, C) with `colours` channels: grey is their mean."""
-    if pixels.shape[3] == colours:
-        return pixels
-    if colours == 1:
-        return np.rint(pixels.mean(3, keepdims=True)).astype(np.uint8)
-    return np.repeat(pixels, colours, axis=3)
-
-
 def _chunks(y: Tensor | None, parts: int) -> list[Any]:
     return [None] * parts if y is None else list(y.chunk(parts))
-
-
-def _under(prefix: str, tensors: dict[str, Tensor]) -> dict[str, Tensor]:
-    return {k.removeprefix(prefix): v for k, v in tensors.items() if k.startswith(prefix)}

@@ -38,6 +38,7 @@ from studio.ui.device_menu import DeviceMenu, device_title
 from studio.ui.dialogs import CrashDialog, ask, report_of
 from studio.ui.recipe_panel import differences, summary
 from studio.ui.runner import spawn
+from studio.ui.selfcheck import SelfCheckDialog
 from studio.ui.session import Session
 from studio.ui.tabs import Tab, tabs
 from studio.ui.tabs.models import WEIGHTS, ModelsTab
@@ -53,6 +54,7 @@ class MainWindow(QMainWindow):
         self.session = session
         self._on_close = on_close
         self._closing = False
+        self.checks: SelfCheckDialog | None = None
         self.setObjectName("mainWindow")
         self.setWindowTitle("Score Studio")
         self.setWindowIcon(theme.app_icon())
@@ -154,6 +156,7 @@ class MainWindow(QMainWindow):
         self._action(view, self.tr("Reset layout"), "", self._reset_layout)
         about = self.menuBar().addMenu(self.tr("&Help"))
         self._action(about, self.tr("Keys"), "F1", self._keys)
+        self._action(about, self.tr("Self-check…"), "", self._self_check)
         self._action(about, self.tr("About Score Studio"), "", self._about)
 
     def _action(self, menu: QMenu, text: str, keys: str, verb: Callable[[], Any]) -> QAction:
@@ -268,6 +271,13 @@ class MainWindow(QMainWindow):
         )
         cells = "".join(f"<tr><td><b>{k}</b>&nbsp;&nbsp;</td><td>{v}</td></tr>" for k, v in rows)
         self._message(self.tr("Keys"), f"<table cellspacing='6'>{cells}</table>")
+
+    def _self_check(self) -> None:
+        if self.checks is None:
+            self.checks = SelfCheckDialog(self.session, self)
+            self.checks.runner.bug.connect(self.crashed)
+        self.checks.show()
+        self.checks.activateWindow()
 
     def _about(self) -> None:
         import studio
@@ -393,6 +403,8 @@ class MainWindow(QMainWindow):
         self.hide()
         runners = [runner for tab in self.tabs.values() for runner in tab.runners()]
         runners += self.device_menu.runners()
+        if self.checks is not None:
+            runners.append(self.checks.runner)
         for runner in runners:
             runner.stop()
         await self.session.engine.close()

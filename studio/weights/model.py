@@ -6,7 +6,7 @@ without torch wherever its description allows, so a shelf of models lists at onc
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -86,7 +86,7 @@ class Opened:
 def network_of(
     name: str, info: ModelInfo, tensors: dict[str, Tensor], device: str = "cpu"
 ) -> nn.Module:
-    """The network that `info` describes, holding `tensors` (not copies, where they are float32)."""
+    """The network that `info` describes, holding `tensors` themselves where it can."""
     from studio.networks.catalog import build
 
     # Without memory: a description may ask for any amount of it, and the tensors bring their own.
@@ -97,18 +97,31 @@ def network_of(
         made_for[k] for k in ("size", "colours", "classes")
     ):
         raise CheckpointError(f"{name} describes a model and a network that do not fit.")
-    wanted = {k: tuple(v.shape) for k, v in net.state_dict().items()}
-    found = {k: tuple(v.shape) for k, v in tensors.items()}
-    if wanted != found:
-        odd = [k for k in wanted.keys() | found.keys() if wanted.get(k) != found.get(k)]
+    if unfit := _unfit(net.state_dict(), tensors):
         raise CheckpointError(
-            f"{name} does not fit its own description: {len(odd)} tensors differ, "
-            f"for example {sorted(odd)[0]}."
+            f"The weights of {name} do not fit its description: tensors {unfit}.",
+            "Get weights and description from the same place again.",
         )
     if not all(_finite(v) for v in tensors.values()):
         raise CheckpointError(f"{name} holds weights that are not finite numbers.")
     net.load_state_dict(tensors, assign=True)
+    del tensors  # a network may lay them out anew, one by one: nobody should keep the old ones
     return net.float().to(device).eval().requires_grad_(False)
+
+
+def _unfit(wanted: Mapping[str, Tensor], found: Mapping[str, Tensor]) -> str:
+    """Which tensors are amiss, some of each kind by name; "" if every one has its place."""
+    both = wanted.keys() & found.keys()
+    sides = {
+        "missing": wanted.keys() - found.keys(),
+        "without a place": found.keys() - wanted.keys(),
+        "of another shape": {k for k in both if wanted[k].shape != found[k].shape},
+    }
+    return "; ".join(
+        f"{len(keys)} {side} ({', '.join(k[:80] for k in sorted(keys)[:3])}{', …' * (len(keys) > 3)})"
+        for side, keys in sides.items()
+        if keys
+    )
 
 
 def _finite(v: Tensor) -> bool:
@@ -127,6 +140,7 @@ def score_of(net: nn.Module, info: ModelInfo, device: str = "cpu", dtype: str = 
         info.value_range,
         info.classes,
         device,
+        getattr(net, "free", True),
     )
 
 

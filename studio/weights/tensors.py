@@ -6,6 +6,7 @@ asked for, only plain tensors are unpickled (`weights_only`), and nothing in a f
 
 from __future__ import annotations
 
+import io
 import json
 import struct
 import warnings
@@ -51,14 +52,55 @@ def read_header(path: Path) -> dict[str, Any]:
 
 
 def read_safetensors(path: Path) -> dict[str, Tensor]:
-    """All tensors of a safetensors file. Raises CheckpointError if it is damaged."""
-    from safetensors import SafetensorError
-    from safetensors.torch import load_file
+    """All tensors of a safetensors file, in memory of their own, one read each.
 
+    Not mapped, as the library does it: a network that lays its weights out anew would hold them
+    twice, and a file in use could not be replaced. Raises CheckpointError if the file is damaged.
+    """
+    from safetensors import SafetensorError, safe_open
+
+    header = read_header(path)
     try:
-        return load_file(path)
-    except (SafetensorError, OSError, ValueError) as error:
-        raise CheckpointError(f"{path.name} is damaged: {error}.", "Get the file again.") from error
+        with safe_open(path, framework="pt") as checked:  # shapes, types and places all agree
+            names = list(checked.keys())
+        with path.open("rb", buffering=0) as file:
+            (length,) = struct.unpack("<Q", file.read(8))
+            return {name: _read_tensor(file, 8 + length, header[name]) for name in names}
+    except (SafetensorError, OSError, ValueError, LookupError, RuntimeError) as error:
+        raise _damaged(path, error) from error
+
+
+def _read_tensor(file: io.FileIO, base: int, entry: dict[str, Any]) -> Tensor:
+    """The tensor that an entry of a header, found sound by the library, describes."""
+    begin, end = entry["data_offsets"]
+    raw = torch.empty(end - begin, dtype=torch.uint8)
+    view, at = memoryview(raw.numpy()), 0
+    file.seek(base + begin)
+    while at < len(view):
+        got = file.readinto(view[at:])
+        if not got:
+            raise ValueError("it ends before its last tensor")
+        at += got
+    return raw.view(_dtype(entry["dtype"])).reshape(entry["shape"])
+
+
+def _dtype(name: str) -> torch.dtype:
+    """The dtype of a safetensors file's name for it. Raises LookupError if it is none of ours."""
+    names = {
+        "F64": torch.float64,
+        "F32": torch.float32,
+        "F16": torch.float16,
+        "BF16": torch.bfloat16,
+        "I64": torch.int64,
+        "I32": torch.int32,
+        "I16": torch.int16,
+        "I8": torch.int8,
+        "U8": torch.uint8,
+        "BOOL": torch.bool,
+    }
+    if name not in names:
+        raise LookupError(f"it holds numbers of the kind {name}")
+    return names[name]
 
 
 def within(folder: Path, name: str) -> Path:
@@ -103,10 +145,11 @@ def read_sharded(index: Path) -> dict[str, Tensor]:
     return found
 
 
-def read_pickle(path: Path) -> Any:
+def read_pickle(path: Path, mapped: bool = True) -> Any:
     """What a file of torch.save holds: tensors in tables and lists, no code.
 
-    Tensors of a zip file are mapped, not read: they cost memory when they are used. Raises
+    `mapped`: tensors cost memory when they are used only, for files that hold more than the weights
+    wanted; where the file allows it. Raises
     CheckpointError if the file is damaged, would unpack to more than it weighs, or holds anything
     that would have to be executed.
     """
@@ -118,7 +161,7 @@ def read_pickle(path: Path) -> Any:
             _check_archive(path, weight)
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # of old protocols; what it cannot read, it refuses
-            tree = torch.load(path, map_location="cpu", weights_only=True, mmap=zipped)
+            tree = torch.load(path, map_location="cpu", weights_only=True, mmap=zipped and mapped)
         _check_tree(tree, weight)
         return tree
     except FileNotFoundError as error:

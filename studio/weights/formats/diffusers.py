@@ -128,7 +128,7 @@ class Diffusers(Format):
         notes = process.notes
         if folder.name == "unet_ema":
             notes = (*notes, "The averaged weights (unet_ema) are used.")
-        return Opened(name, self.title, info, partial(_read, folder, name, info), notes)
+        return Opened(name, self.title, info, partial(_read, folder), notes)
 
 
 # -- the folder ---------------------------------------------------------------------------------
@@ -341,21 +341,21 @@ def _reopen(home: Path, name: str) -> Opened:
         info.check()
     except SpecError as error:
         raise CheckpointError(f"{OURS} describes its model wrongly: {error}") from error
-    return Opened(name, Diffusers.title, info, partial(_read, home / "unet", name, info))
+    return Opened(name, Diffusers.title, info, partial(_read, home / "unet"))
 
 
 # -- the weights --------------------------------------------------------------------------------
 
 
-def _read(folder: Path, name: str, info: ModelInfo) -> Weights:
-    """The network's tensors by our names. Raises CheckpointError if one is missing or left over."""
+def _read(folder: Path) -> Weights:
+    """The network's tensors by our names."""
     file = _weight_file(folder)
     if file.name.endswith(".json") or ".index." in file.name:
         found: Any = tensors.read_sharded(file)
     elif file.suffix == ".safetensors":
         found = tensors.read_safetensors(file)
     else:
-        found = tensors.read_pickle(file)
+        found = tensors.read_pickle(file, mapped=False)
     if not isinstance(found, dict) or not all(torch.is_tensor(v) for v in found.values()):
         raise CheckpointError(f"{file.name} holds no plain table of tensors.")
     notes = [] if file.name == f"{WEIGHTS}.safetensors" else [f"The weights are in {file.name}."]
@@ -364,7 +364,6 @@ def _read(folder: Path, name: str, info: ModelInfo) -> Weights:
         notes.append("Tensors with the names of early versions were renamed.")
     if any(v.dtype in (torch.float16, torch.bfloat16) for v in given.values()):
         notes.append("The weights were saved in half precision.")
-    _fit(given, name, info)
     return Weights(given, left, tuple(notes))
 
 
@@ -419,32 +418,3 @@ def _today(name: str) -> str:
     if len(parts) > 2:
         parts[-2] = _OLD_LAYERS.get(parts[-2], parts[-2])
     return ".".join(parts)
-
-
-def _fit(given: dict[str, Tensor], name: str, info: ModelInfo) -> None:
-    """Raise CheckpointError, naming some on each side, unless every tensor has its place."""
-    from studio.networks.catalog import build
-
-    with torch.device("meta"):
-        wanted = {
-            k: tuple(v.shape) for k, v in build(info.network, info.options).state_dict().items()
-        }
-    found = {k: tuple(v.shape) for k, v in given.items()}
-    if wanted == found:
-        return
-    sides = {
-        "missing": sorted(wanted.keys() - found.keys()),
-        "without a place": sorted(found.keys() - wanted.keys()),
-        "of another shape": sorted(
-            k for k in wanted.keys() & found.keys() if wanted[k] != found[k]
-        ),
-    }
-    told = [
-        f"{len(keys)} {side} ({', '.join(k[:80] for k in keys[:3])}{', …' if keys[3:] else ''})"
-        for side, keys in sides.items()
-        if keys
-    ]
-    raise CheckpointError(
-        f"The weights of “{name}” do not fit its {CONFIG}: tensors {'; '.join(told)}.",
-        "Get weights and configuration from the same place again.",
-    )
