@@ -31,7 +31,6 @@ from studio.diffusion import pictures
 from studio.diffusion.flow import flow
 from studio.diffusion.likelihood import Measure
 from studio.diffusion.noise import Noise
-from studio.diffusion.objectives import denoising_loss
 from studio.diffusion.score import Score, noise_label
 from studio.diffusion.sde import FIRST_TIME
 from studio.engine.engine import Engine
@@ -381,8 +380,8 @@ def _bare_training(plan: Training, data: Pictures, folder: Path, device: str) ->
         chosen = torch.randint(len(state), (plan.batch,), generator=generator).to(device)
         kind = torch.device(device).type
         with torch.autocast(kind, torch.bfloat16, plan.precision == "bf16"):
-            losses, _ = denoising_loss(
-                net, plan.output, plan.sde, plan.objective, state[chosen], None, generator
+            losses, _ = plan.objective.loss(
+                net, plan.output, plan.sde, state[chosen], None, generator
             )
         losses.mean().backward()
         optimizer.step()

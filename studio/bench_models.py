@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import dataclasses
 import gc
+import importlib
 import json
 import tempfile
 import threading
@@ -96,11 +97,11 @@ class BenchModels(Command):
         label = torch.full((batch,), 5.0)
         kinds: dict[str, Callable[[], Any]] = {"ours": lambda: net(x, label)}
         try:
-            from diffusers import UNet2DModel
+            diffusers: Any = importlib.import_module("diffusers")
         except ImportError:
             terminal.note("diffusers is not installed: nothing to compare with")
         else:
-            theirs = UNet2DModel.from_config(config).eval()
+            theirs = diffusers.UNet2DModel.from_config(config).eval()
             kinds["diffusers"] = lambda: theirs(x, label)
         times: dict[str, list[float]] = {kind: [] for kind in kinds}
         for _ in range(self.calls + 1):

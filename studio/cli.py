@@ -36,6 +36,7 @@ COMMANDS = {
     "train": "studio.commands.train:Train",
     "train-classifier": "studio.commands.train_classifier:TrainClassifier",
     "evaluate": "studio.commands.evaluate:Evaluate",
+    "evaluate-steps": "studio.commands.steps:EvaluateSteps",
     "models list": "studio.commands.models:ListModels",
     "models info": "studio.commands.models:ModelInfo",
     "models known": "studio.commands.models:KnownModels",
@@ -48,6 +49,7 @@ COMMANDS = {
     "selfcheck": "studio.commands.selfcheck:SelfCheck",
     "doctor": "studio.doctor:Doctor",
     "bench": "studio.bench:Bench",
+    "bench-models": "studio.bench_models:BenchModels",
 }
 
 _PIPE_CLOSED = 141  # what a shell shows for a program that SIGPIPE ended

@@ -27,7 +27,7 @@ LAYERS = [
     {"engine"},
     {"ui"},
     {"app", "cli", "__init__", "__main__", "commands", "face", "choose", "terminal"}
-    | {"desktop", "doctor", "bench"},
+    | {"desktop", "doctor", "bench", "bench_models"},
 ]
 HOMES = {
     "PySide6": {"ui", "app"},

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import json
 import os
@@ -18,7 +19,9 @@ from PIL import Image
 
 from studio import cli, recipes, spec
 from studio.commands import train as train_command
+from studio.commands import training
 from studio.commands.train import Train
+from studio.diffusion.correctors import CORRECTORS
 from studio.engine.jobs import SampleJob
 from studio.training.trainer import Training
 from studio.weights.formats import native
@@ -397,7 +400,7 @@ def test_the_command_in_the_card_is_the_command(folder):
     words = ["train", str(folder), "--out", "mine", *SMALL, "--sde", "ve", "--flips"]
     words += ["--option", "objective.mean=-1.5"]
     made = cli.parse("train", words[1:])
-    again = made.command().replace("'", "").split()[2:]
+    again = training.command_line("train", made).replace("'", "").split()[2:]
     assert cli.parse("train", [*again, "--device", "cpu"]) == made
     assert made.plan().objective.mean == -1.5
 
@@ -443,3 +446,16 @@ def test_training_goes_on_from_a_model_of_the_shelf(run, model, folder, home):
         "cat",
         "dog",
     )
+
+
+@pytest.mark.parametrize("corrector", list(CORRECTORS))
+def test_the_help_of_sample_names_every_corrector(capsys, corrector):
+    with contextlib.suppress(SystemExit):
+        cli.main(["sample", "--help"])
+    assert corrector in capsys.readouterr().out
+
+
+def test_a_preset_for_a_model_that_describes_itself_is_refused(model, tmp_path, capsys):
+    words = ["sample", model, "--preset", "ve/cifar10_ncsnpp", "--out", str(tmp_path / "o.png")]
+    assert cli.main(words) == 2
+    assert "describes itself" in capsys.readouterr().err

@@ -345,3 +345,10 @@ def test_parts_without_names_are_refused(pack):
     arrays["meta"] = json.dumps(meta | {"classes": ["a"] * len(meta["classes"])})
     with pytest.raises(DataError, match="species/colour/layer"):
         data.load(pack(arrays), SIZE, 4, 0)
+
+
+def test_one_picture_is_read_as_a_folder_of_them_is(folder):
+    image = Image.fromarray(np.arange(12 * 9 * 3, dtype=np.uint8).reshape(12, 9, 3))
+    image.save(folder / "one.png")
+    alone = np.asarray(data.read_picture(folder / "one.png", 8))
+    assert (alone == data.read_folder(folder, 8).pixels[0]).all()

@@ -299,7 +299,7 @@ class OneModel:
     def __init__(self, score):
         self.score = score
 
-    def load(self, source, device, dtype):
+    def load(self, source, device, dtype, preset=""):
         return self.score
 
 

@@ -40,7 +40,7 @@ class OneModel:
     def __init__(self, score: Score) -> None:
         self.score = score
 
-    def load(self, source: str, device: str, dtype: str) -> Score:
+    def load(self, source: str, device: str, dtype: str, preset: str = "") -> Score:
         return self.score
 
 

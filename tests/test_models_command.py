@@ -13,7 +13,9 @@ from conftest import TINY_OPTIONS, tiny_network
 from hub_server import Repo, serving
 
 import studio
-from studio import cli
+from studio import cli, spec
+from studio.networks.classifier import ClassifierOptions
+from studio.weights import classifiers
 from studio.weights import hub as hubs
 from studio.weights.formats import native
 from studio.weights.known import KNOWN
@@ -242,3 +244,56 @@ def test_an_exported_model_is_got_from_a_hub_as_it_was(run, hub, mine, tmp_path)
     assert all(torch.equal(got[k], v) for k, v in state.items())
     assert studio.load(ID, "cpu").shape == (3, 8, 8)
     assert run("models", "verify", ID, "--json")[1]["ok"]
+
+
+# -- classifiers ----------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def judge(home):
+    options = ClassifierOptions(
+        size=8, classes=2, channels=(8,), blocks=(1,), attention=(), embedding=8, patch=1
+    )
+    info = classifiers.ClassifierInfo(
+        options=spec.to_dict(options), size=8, classes=("dark", "light")
+    )
+    net = classifiers.build(info)
+    return classifiers.save(home / "models" / "judge", info, net.state_dict())
+
+
+def test_classifiers_are_listed_apart_from_models(run, mine, judge):
+    code, said = run("models", "list", "--json")
+    assert code == 0
+    assert {m["kind"] for m in said["models"]} == {"model"}
+    (entry,) = said["classifiers"]
+    assert (entry["name"], entry["kind"], entry["classes"]) == (
+        "judge",
+        "classifier",
+        ["dark", "light"],
+    )
+    assert "judge" in run("models", "list")[1]
+
+
+def test_a_classifier_is_shown_verified_renamed_and_removed(run, judge):
+    code, said = run("models", "info", "judge", "--json")
+    assert (code, said["kind"], said["size"]) == (0, "classifier", 8)
+    assert run("models", "verify", "judge", "--json")[1]["ok"]
+    assert run("models", "rename", "judge", "critic")[0] == 0
+    assert [name for name, _ in classifiers.entries()] == ["critic"]
+    assert run("models", "remove", "critic", "--yes")[0] == 0
+    assert classifiers.entries() == []
+
+
+def test_a_damaged_classifier_is_told_and_not_whole(run, judge):
+    judge.write_bytes(judge.read_bytes()[:200])
+    assert run("models", "list", "--json")[1]["classifiers"][0]["problem"]
+    assert "cannot be used" in run("models", "list")[1]
+    assert run("models", "verify", "judge")[0] == 2
+
+
+def test_a_classifier_given_for_a_model_is_told_what_it_is_for(run, judge, tmp_path):
+    for source in ("judge", str(judge), str(judge.parent)):
+        code, said = run("sample", source, "--out", str(tmp_path / "out.png"))
+        assert code == 2
+        assert "is a classifier" in said
+        assert "--classifier judge" in said

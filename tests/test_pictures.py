@@ -72,3 +72,16 @@ def test_grids_are_as_square_as_can_be(count, across):
 def test_a_grid_shows_pictures_in_reading_order():
     stack = np.arange(4, dtype=np.uint8).reshape(4, 1, 1, 1)
     assert pictures.grid(stack, gap=0)[..., 0].tolist() == [[0, 1], [2, 3]]
+
+
+@every_range
+def test_dequantized_levels_fill_the_range_side_by_side(value_range):
+    """Levels 0 … 255 and shares 0 … 1 cover the range once: each level starts where the last ended."""
+    low, high = value_range
+    zero, one = (torch.full((), v, dtype=torch.float64) for v in (0.0, 1.0))
+    starts = pictures.dequantized(all_bytes(), value_range, zero)
+    ends = pictures.dequantized(all_bytes(), value_range, one)
+    assert starts.shape == (1, 3, 16, 16)
+    torch.testing.assert_close(ends.flatten(2)[..., :-1], starts.flatten(2)[..., 1:])
+    assert float(starts.min()) == pytest.approx(low)
+    assert float(ends.max()) == pytest.approx(high)

@@ -12,13 +12,17 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 from score_sde_reference import Config, Reference, checkpoint, model_table
 
+from studio import cli, recipes, spec
 from studio.diffusion.sde import VESDE, VPSDE, SubVPSDE
+from studio.engine.jobs import SampleJob, Setting
 from studio.errors import CheckpointError, SpecError
 from studio.weights import formats
 from studio.weights.formats import native
 from studio.weights.formats.score_sde import PRESETS
+from studio.weights.shelf import Shelf
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 
@@ -421,3 +425,18 @@ def test_a_truncated_file_is_refused(tmp_path, share):
     path.write_bytes(whole[: int(len(whole) * share)])
     with pytest.raises(CheckpointError):
         opened(path, "ve/cifar10_ncsnpp_continuous")
+
+
+@pytest.mark.parametrize("preset", ["vp/cifar10_ddpmpp_continuous", "ve/cifar10_ncsnpp_continuous"])
+def test_a_picture_sampled_with_a_preset_is_made_again_by_its_recipe(tmp_path, capsys, preset):
+    path = written(tmp_path / "checkpoint_8.pth", checkpoint(made(PUBLISHED[preset][0])))
+    out = tmp_path / "out.png"
+    words = ["sample", str(path), "--preset", preset, "--out", str(out), "--device", "cpu"]
+    assert cli.main([*words, "--sampler", "ancestral", "--steps", "2"]) == 0
+    recipe = recipes.read_recipe(out)
+    job = spec.from_dict(SampleJob, recipe)
+    assert (job.model, job.model_preset) == (str(path), preset)
+    *_, finished = job.run(Setting(Shelf(), "cpu"))
+    with Image.open(out) as image:
+        assert (np.asarray(image) == finished.pictures[0]).all()
+    assert "Traceback" not in capsys.readouterr().err

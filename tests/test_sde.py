@@ -122,3 +122,11 @@ def test_the_published_constants_come_out():
     close(SubVPSDE().marginal(TIMES)[1], VPSDE().marginal(TIMES)[1] ** 2)
     ends = VESDE(0.02, 90.0).sigma(torch.tensor([0.0, 1.0], dtype=torch.float64))
     close(ends, [0.02, 90.0])
+
+
+@every_sde
+def test_times_of_every_second_level_are_found_without_a_warning(sde):
+    """Values that do not lie side by side in memory, as a column of a table."""
+    t = torch.linspace(0.2, 0.9, 8, dtype=torch.float64)
+    torch.testing.assert_close(sde.time(sde.sigma(t[::2])), t[::2])
+    torch.testing.assert_close(sde.time(sde.sigma(t)[::2]), t[::2])

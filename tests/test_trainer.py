@@ -10,7 +10,7 @@ import pytest
 import torch
 from conftest import tiny_network
 
-from studio.diffusion.objectives import OBJECTIVES, denoising_loss
+from studio.diffusion.objectives import OBJECTIVES
 from studio.diffusion.predictors import DPM2M
 from studio.diffusion.score import OUTPUTS, expand
 from studio.diffusion.sde import SDES, VESDE, VPSDE
@@ -310,11 +310,10 @@ def test_the_loss_of_a_network_that_knows_nothing_is_the_weight(sde):
     """A network that answers "no noise" errs by |z|² = 1 per value, times the weight."""
     sde, objective = SDES[sde](), OBJECTIVES["lognormal"]()
     x = torch.zeros(64, 3, 16, 16)
-    loss, t = denoising_loss(
+    loss, t = objective.loss(
         lambda x, label, y: torch.zeros_like(x),
         OUTPUTS["noise"](),
         sde,
-        objective,
         x,
         None,
         torch.Generator().manual_seed(0),
@@ -335,15 +334,18 @@ def test_the_exact_score_has_the_least_loss(sde):
             noisy = unit * torch.sqrt(std**2 + sigma**2)
             return factor * noisy * sigma / (std**2 + sigma**2)
 
-        return denoising_loss(
-            net,
-            OUTPUTS["noise"](sigma_data=std),
-            sde,
-            OBJECTIVES["lognormal"](),
-            x,
-            None,
-            torch.Generator().manual_seed(2),
-        )[0].mean()
+        return (
+            OBJECTIVES["lognormal"]()
+            .loss(
+                net,
+                OUTPUTS["noise"](sigma_data=std),
+                sde,
+                x,
+                None,
+                torch.Generator().manual_seed(2),
+            )[0]
+            .mean()
+        )
 
     assert float(loss(1.0)) < min(float(loss(0.9)), float(loss(1.1)))
 

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-from PIL import Image, ImageOps, UnidentifiedImageError
+from PIL import Image, UnidentifiedImageError
 
 from studio import recipes
 from studio.diffusion.score import Score
@@ -30,8 +30,7 @@ def picture(path: Path, score: Score) -> np.ndarray:
     uint8 (H, W, C). Raises PictureError if it cannot be read."""
     channels, size, _ = score.shape
     try:
-        with Image.open(path) as image:
-            square = data._square(data._rgb(ImageOps.exif_transpose(image)), size)
+        square = data.read_picture(path, size)
     except FileNotFoundError as error:
         raise PictureError(f"There is no picture at {path}.") from error
     except UnidentifiedImageError as error:
@@ -59,7 +58,7 @@ def pictures(path: Path, score: Score, limit: int) -> Given:
 
 
 def _folder(folder: Path, score: Score, limit: int) -> Given:
-    files = [p for p in sorted(folder.rglob("*")) if p.suffix.lower() in data._SUFFIXES]
+    files = [p for p in sorted(folder.rglob("*")) if p.suffix.lower() in data.SUFFIXES]
     files = [p for p in files if p.is_file() and not _hidden(p.relative_to(folder))]
     pixels, names, skipped = [], [], []
     for path in files:

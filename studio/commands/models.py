@@ -13,7 +13,7 @@ from typing import Any
 from studio import spec, terminal
 from studio.commands import Command, Outcome, positional
 from studio.errors import SpecError, StudioError
-from studio.weights import formats, hub, library
+from studio.weights import classifiers, formats, hub, library
 from studio.weights.hub import Listing, Received, as_size
 from studio.weights.known import KNOWN
 from studio.weights.shelf import Entry, Shelf
@@ -23,16 +23,19 @@ _NAME = "A name on the shelf, a hub id that was fetched, or the path of a model.
 
 @dataclass(frozen=True, kw_only=True)
 class ListModels(Command):
-    """List the models at hand: your own and those that ship."""
+    """List the models and classifiers at hand: your own and those that ship."""
 
     def run(self) -> Outcome:
         shelf = Shelf()
         entries, begun, used = shelf.entries(), hub.unfinished(), library.used_bytes(shelf)
+        others = [Entry(name, path, None) for name, path in classifiers.entries()]
         lines = [_row(entry) for entry in entries] or ["No models. score-studio train makes one."]
         lines += [f"{u.id:<24} {_share(u.done, u.total)} fetched; get it to go on" for u in begun]
+        lines += [_row(entry) for entry in others]
         lines.append(f"Your own take {as_size(used)}.")
         data = {
             "models": [facts(entry) for entry in entries],
+            "classifiers": [facts(entry) for entry in others],
             "unfinished": [dataclasses.asdict(u) | {"folder": str(u.folder)} for u in begun],
             "used_bytes": used,
         }
@@ -46,7 +49,7 @@ class ModelInfo(Command):
     name: str = positional(help=_NAME)
 
     def run(self) -> Outcome:
-        entry = Shelf().find(self.name)
+        entry = _classifier(self.name) or Shelf().find(self.name)
         data = facts(entry)
         lines = [
             f"{key:<12} {_plain(value)}" for key, value in data.items() if value not in ("", [])
@@ -211,7 +214,8 @@ class VerifyModels(Command):
         with terminal.progress("Verifying") as update:
             for i, entry in enumerate(entries):
                 update(i, len(entries), entry.name)
-                found[entry.name] = library.verify(entry)
+                check = _verify_classifier if _is_classifier(entry) else library.verify
+                found[entry.name] = check(entry)
         ok = all(v.ok for v in found.values())
         lines = [
             f"{name:<24} {'whole' if v.ok else 'NOT whole'}\n    " + "\n    ".join(v.lines)
@@ -240,13 +244,35 @@ def _entry(name: str) -> Entry:
     """A model on the shelf by its name or hub id, also one that cannot be opened."""
     names = (name, name.replace("/", "--"))
     found = next((e for e in Shelf().entries() if e.name in names), None)
-    return found or Shelf().find(name)
+    return found or _classifier(name) or Shelf().find(name)
+
+
+def _classifier(name: str) -> Entry | None:
+    """The classifier called `name`, unless a model is."""
+    known = dict(classifiers.entries())
+    taken = name not in known or any(e.name == name for e in Shelf().entries())
+    return None if taken else Entry(name, known[name], None)
+
+
+def _is_classifier(entry: Entry) -> bool:
+    return entry.opened is None and (entry.path / classifiers.WEIGHTS).is_file()
+
+
+def _verify_classifier(entry: Entry) -> library.Verified:
+    try:
+        classifiers.load(str(entry.path))
+    except StudioError as error:
+        return library.Verified(False, (str(error),))
+    return library.Verified(True, ("A classifier; its weights fit, and are all finite.",))
 
 
 def facts(entry: Entry) -> dict[str, Any]:
     """An entry of the shelf as JSON data."""
+    if _is_classifier(entry):
+        return _classifier_facts(entry)
     data: dict[str, Any] = {
         "name": entry.name,
+        "kind": "model",
         "path": str(entry.path),
         "ships": entry.ships,
         "bytes": entry.bytes,
@@ -270,7 +296,36 @@ def facts(entry: Entry) -> dict[str, Any]:
     return data
 
 
+def _classifier_facts(entry: Entry) -> dict[str, Any]:
+    data: dict[str, Any] = {
+        "name": entry.name,
+        "kind": classifiers.KIND,
+        "path": str(entry.path),
+        "ships": entry.ships,
+        "bytes": entry.bytes,
+        "problem": "",
+    }
+    try:
+        info = classifiers.read_info(entry.path / classifiers.WEIGHTS)
+    except StudioError as error:
+        return data | {"problem": str(error)}
+    return data | {
+        "size": info.size,
+        "colours": info.colours,
+        "classes": list(info.classes),
+        "sde": spec.to_dict(info.sde),
+        "steps": info.steps,
+    }
+
+
 def _row(entry: Entry) -> str:
+    if _is_classifier(entry):
+        data = _classifier_facts(entry)
+        origin, takes = "ships" if entry.ships else "yours", as_size(entry.bytes)
+        if data["problem"]:
+            return f"{entry.name:<24} cannot be used: {data['problem']}"
+        size, count = f"{data['size']} px", len(data["classes"])
+        return f"{entry.name:<24} {size:>7}  classifier  {takes:>7}  {origin}, {count} classes"
     if (info := entry.info) is None:
         return f"{entry.name:<24} cannot be used: {entry.problem}"
     classes = f", {len(info.classes)} classes" if info.classes else ""

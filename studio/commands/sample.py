@@ -11,6 +11,7 @@ import numpy as np
 from studio import choose, recipes, spec, terminal
 from studio.commands import Command, Outcome, positional
 from studio.diffusion import pictures
+from studio.diffusion.correctors import CORRECTORS
 from studio.diffusion.predictors import PREDICTORS
 from studio.diffusion.sampler import Sampler
 from studio.diffusion.sde import SDE, SDES
@@ -50,8 +51,11 @@ class Sample(Command):
     sde: str = spec.option(
         "", help=f"Another noising than the model's: {', '.join(SDES)}; --option sde.g=e^t."
     )
+    preset: str = spec.option(
+        "", help="A published configuration, for a model file that does not describe itself."
+    )
     predictor: str = spec.option("", help=f"Of sampler pc: {', '.join(PREDICTORS)}.")
-    corrector: str = spec.option("", help="Of sampler pc: langevin or none.")
+    corrector: str = spec.option("", help=f"Of sampler pc: {', '.join(CORRECTORS)}.")
     option: tuple[str, ...] = spec.option(
         (), help="Any other setting, as snr=0.2. May be repeated."
     )
@@ -80,6 +84,7 @@ class Sample(Command):
             self.guidance,
             self.classifier,
             self._sde(),
+            self.preset,
         )
         setting = Setting(shelf, self.device, rate=0)
         finished, kept = _watch(job.run(setting))
@@ -114,7 +119,7 @@ class Sample(Command):
         return [out.with_name(f"{out.stem}-{i + 1}{out.suffix}") for i in range(self.count)]
 
     def _sampler(self, shelf: Shelf) -> tuple[Sampler, list[str]]:
-        info = shelf.find(self.model).info
+        info = shelf.find(self.model, self.preset).info
         suits = (info.preset if info else "") or "quick"
         wanted = {"predictor": self.predictor, "corrector": self.corrector}
         options = {k: v for k, v in wanted.items() if v} | self._options()[0]

@@ -5,21 +5,17 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import math
-import shlex
-import signal
-import threading
 from collections import deque
-from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from studio import choose, cli, paths, recipes, spec, terminal
-from studio.commands import Command, Outcome, positional
+from studio import choose, recipes, spec, terminal
+from studio.commands import Command, Outcome, positional, training
 from studio.diffusion import pictures
 from studio.diffusion.noise import Noise
 from studio.engine.jobs import class_condition
-from studio.errors import SaveError, SpecError
+from studio.errors import SaveError
 from studio.training import card, data
 from studio.training.data import Pictures
 from studio.training.log import Log
@@ -55,7 +51,7 @@ class Train(Training, Command):
     )
 
     def run(self) -> Outcome:
-        folder = self.folder()
+        folder = training.folder(self.out)
         before = begun(folder)
         start = Shelf().find(self.start).opened if self.start and before is None else None
         plan = self.plan(before.info if before else start.info if start else None)
@@ -84,16 +80,6 @@ class Train(Training, Command):
         card.write(folder, self._card(trainer, found, log))
         return Outcome(facts, said)
 
-    def folder(self) -> Path:
-        """Where the run is kept. Raises SpecError if --out is missing or no name."""
-        if not self.out:
-            raise SpecError("The model needs a name.", "Give it with --out NAME.")
-        if "/" in self.out or "\\" in self.out:
-            return Path(self.out).expanduser()
-        if self.out.startswith(".") or not self.out.isprintable():
-            raise SpecError(f"“{self.out}” is no name for a model.", "Use letters and digits.")
-        return paths.user_dir() / "models" / self.out
-
     def plan(self, start: ModelInfo | None = None) -> Training:
         """The plan of this command: its fields, and what --option says inside them.
 
@@ -114,7 +100,7 @@ class Train(Training, Command):
         steps = train(trainer, self.save_seconds)
         with (
             contextlib.closing(steps),
-            _interrupts() as interrupted,
+            training.interrupts() as interrupted,
             terminal.progress("Training") as show,
         ):
             for step in steps:
@@ -140,29 +126,12 @@ class Train(Training, Command):
             name=trainer.folder.name,
             data=Path(self.data).name,
             pictures=found,
-            command=self.command(),
+            command=training.command_line("train", self),
             step=trainer.step,
             curve=log.curve(),
             seconds=log.seconds,
             device=trainer.device,
         )
-
-    def command(self) -> str:
-        """The command line that makes this model again."""
-        words = ["score-studio", "train", self.data]
-        for field in dataclasses.fields(self):
-            value, flag = getattr(self, field.name), f"--{cli.flag(field)}"
-            if field.name in ("data", "json", "device") or value == _default(field):
-                continue
-            if field.name == "option":
-                words += [word for text in value for word in (flag, text)]
-            elif isinstance(value, bool):
-                words.append(flag)
-            elif isinstance(value, tuple):
-                words += [flag, *map(str, value)]
-            else:
-                words += [flag, spec.kind(value) if dataclasses.is_dataclass(value) else str(value)]
-        return shlex.join(words)
 
     def _facts(self, trainer: Trainer, found: Pictures, log: Log) -> dict[str, Any]:
         return {
@@ -178,33 +147,6 @@ class Train(Training, Command):
             "device": trainer.device,
             "plan": spec.to_dict(trainer.plan),
         }
-
-
-def _default(field: dataclasses.Field[Any]) -> Any:
-    if field.default_factory is not dataclasses.MISSING:
-        return field.default_factory()
-    return field.default
-
-
-@contextlib.contextmanager
-def _interrupts() -> Iterator[threading.Event]:
-    """Ctrl-C sets an event instead of breaking a step in half; a second one breaks off."""
-    asked = threading.Event()
-
-    def ask(*_: Any) -> None:
-        signal.signal(signal.SIGINT, before)
-        terminal.note("Stopping after this step, then saving")
-        asked.set()
-
-    try:
-        before = signal.signal(signal.SIGINT, ask)
-    except ValueError:  # not in the main thread: nobody can press Ctrl-C there
-        yield asked
-        return
-    try:
-        yield asked
-    finally:
-        signal.signal(signal.SIGINT, before)
 
 
 def _write_samples(trainer: Trainer, step: int) -> None:

@@ -4,14 +4,12 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
-import shlex
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from studio import choose, cli, recipes, spec, terminal
-from studio.commands import Command, Outcome, positional
-from studio.commands.train import Train, _default, _interrupts
+from studio import choose, recipes, spec, terminal
+from studio.commands import Command, Outcome, positional, training
 from studio.errors import SpecError
 from studio.training import card, data
 from studio.training.classifier import ClassifierTrainer, ClassifierTraining
@@ -72,25 +70,8 @@ class TrainClassifier(ClassifierTraining, Command):
         spec.check(plan)
         return plan
 
-    def command(self) -> str:
-        """The command line that makes this classifier again."""
-        words = ["score-studio", "train-classifier", self.data]
-        for field in dataclasses.fields(self):
-            value, flag = getattr(self, field.name), f"--{cli.flag(field)}"
-            if field.name in ("data", "json", "device") or value == _default(field):
-                continue
-            if field.name == "option":
-                words += [word for text in value for word in (flag, text)]
-            elif isinstance(value, bool):
-                words.append(flag)
-            elif isinstance(value, tuple):
-                words += [flag, *map(str, value)]
-            else:
-                words += [flag, spec.kind(value) if dataclasses.is_dataclass(value) else str(value)]
-        return shlex.join(words)
-
     def _folder(self) -> Path:
-        folder = Train(data=self.data, out=self.out).folder()
+        folder = training.folder(self.out)
         if folder.is_dir() and formats.recognise(folder):
             raise SpecError(
                 f"“{folder.name}” is a model that makes pictures.", "Give another name with --out."
@@ -115,7 +96,7 @@ class TrainClassifier(ClassifierTraining, Command):
         steps = train(trainer, self.save_seconds)
         with (
             contextlib.closing(steps),
-            _interrupts() as interrupted,
+            training.interrupts() as interrupted,
             terminal.progress("Training") as show,
         ):
             for step in steps:
@@ -133,7 +114,7 @@ class TrainClassifier(ClassifierTraining, Command):
             name=trainer.folder.name,
             data=Path(self.data).name,
             pictures=found,
-            command=self.command(),
+            command=training.command_line("train-classifier", self),
             step=trainer.step,
             curve=log.curve(),
             seconds=log.seconds,

@@ -39,7 +39,6 @@ if TYPE_CHECKING:
 
     from studio.diffusion.integrator import State
 
-_LEVELS = 256
 _MOST_EXACT = 4096  # values a picture may have for the exact trace
 _ROWS = 32  # rows of the Jacobian taken at once
 _PROBE, _SPREAD = -1.0, -2.0  # addresses of fresh noise; no sampler is ever at such a time
@@ -139,14 +138,12 @@ class Measure:
         dtype = noise.dtype
         if given.is_floating_point():
             return given.to(dtype), 0.0
-        (low, high), half = value_range, torch.full((), 0.5, dtype=dtype, device=given.device)
-        share = half
+        share = torch.full((), 0.5, dtype=dtype, device=given.device)
         if self.dequantize:
             share = torch.special.ndtr(noise.fresh(_SPREAD, repeat))
-        # From k / 255 of the range, as `pictures` has it, to (k + share) / 256.
-        x = (pictures.to_state(given, value_range).to(dtype) - low) * (255 / _LEVELS)
-        width = (high - low) / _LEVELS
-        return x + low + share * width, -math.log2(width)
+        low, high = value_range
+        x = pictures.dequantized(given, value_range, share)
+        return x, -math.log2((high - low) / pictures.LEVELS)
 
     def _drawn(self, noise: Noise, repeat: int) -> Tensor | None:
         """The probes (K, B, C, H, W) of a repeat; None for the exact trace."""

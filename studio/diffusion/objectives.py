@@ -20,15 +20,12 @@ from typing import TYPE_CHECKING, ClassVar
 
 from studio.diffusion.implicit import Implicit, Sliced, SlicedReduced
 from studio.diffusion.objective import Objective
-from studio.diffusion.score import Output
 from studio.diffusion.sde import FIRST_TIME, SDE
 from studio.lazy import torch
 from studio.spec import family, option
 
 if TYPE_CHECKING:
     from torch import Tensor
-
-    from studio.diffusion.score import Network
 
 
 @dataclass(frozen=True)
@@ -152,19 +149,6 @@ def normaliser(sde: SDE) -> float:
     """
     low, high = _log_sigmas(sde, torch.zeros(1, dtype=torch.float64)).tolist()
     return 2 * (high - low)
-
-
-def denoising_loss(
-    net: Network,
-    output: Output,
-    sde: SDE,
-    objective: Objective,
-    x_0: Tensor,
-    y: Tensor | None,
-    generator: torch.Generator,
-) -> tuple[Tensor, Tensor]:
-    """`objective.loss`, as a function of all it depends on."""
-    return objective.loss(net, output, sde, x_0, y, generator)
 
 
 def _log_sigmas(sde: SDE, like: Tensor) -> Tensor:

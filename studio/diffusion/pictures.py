@@ -16,6 +16,8 @@ from studio.lazy import torch
 if TYPE_CHECKING:
     from torch import Tensor
 
+LEVELS = 256  # of an 8-bit value
+
 
 def to_state(
     pictures: np.ndarray | Tensor, value_range: tuple[float, float], device: str = "cpu"
@@ -33,6 +35,18 @@ def to_pictures(x: Tensor, value_range: tuple[float, float]) -> np.ndarray:
     pixels = torch.nan_to_num(scaled, nan=127.5).clamp(0, 255).round().to(torch.uint8)
     # One copy to the host at one byte a value; the layout is changed there.
     return np.ascontiguousarray(pixels.permute(0, 2, 3, 1).cpu().numpy())
+
+
+def dequantized(
+    pictures: np.ndarray | Tensor, value_range: tuple[float, float], share: Tensor
+) -> Tensor:
+    """uint8 (N, H, W, C) as continuous values (N, C, H, W): level k of 256 becomes the place `share`
+    (from 0 to 1, broadcast) of the way through the k-th of 256 equal parts of `value_range`. In the
+    precision and on the device of `share`.
+    """
+    low, high = value_range
+    levels = torch.as_tensor(pictures).to(share.device).permute(0, 3, 1, 2).to(share.dtype)
+    return low + (levels + share) * ((high - low) / LEVELS)
 
 
 def magnitude(field: Tensor, scale: Tensor) -> np.ndarray:

@@ -215,7 +215,7 @@ class TableVPSDE(SDE):
     def time(self, sigma: Tensor) -> Tensor:
         b = torch.log1p(sigma**2)
         knots, pieces = _curve(self, b.device, b.dtype)
-        k = (torch.searchsorted(knots, b.detach()) - 1).clamp(0, self.count - 1)
+        k = (torch.searchsorted(knots, b.detach().contiguous()) - 1).clamp(0, self.count - 1)
         return ((k + root(pieces[:, k], b)) / self.count).to(b.dtype)
 
     def _piece(self, t: Tensor) -> tuple[Tensor, Tensor]:

@@ -44,14 +44,17 @@ class Curve:
 
     def at(self, t: Tensor) -> Tensor:
         """F and G at times t of any shape: (2, *shape)."""
-        k = (torch.searchsorted(self.edges, t.detach(), right=True) - 1).clamp(0, self._last)
+        k = (torch.searchsorted(self.edges, t.detach().contiguous(), right=True) - 1).clamp(
+            0, self._last
+        )
         u = (t - self.edges[k]) / (self.edges[k + 1] - self.edges[k])
         return _sum(self.pieces[:, :, k], u.expand(self.pieces.shape[1], *u.shape))
 
     def time(self, level: Tensor) -> Tensor:
         """The times at which G is `level`."""
         rising = self.pieces[:, 1]
-        k = (torch.searchsorted(rising[0], level.detach(), right=True) - 1).clamp(0, self._last)
+        k = torch.searchsorted(rising[0].contiguous(), level.detach().contiguous(), right=True) - 1
+        k = k.clamp(0, self._last)
         low, high = self.edges[k], self.edges[k + 1]
         return low + root(rising[:, k], level) * (high - low)
 

@@ -118,12 +118,15 @@ class SampleJob:
         help="What tells classes apart; empty: the model's own knowledge of them.",
     )
     sde: SDE | None = option(None, label="Noising", help="None: as the model was trained.")
+    model_preset: str = option(
+        "", label="Configuration", help="A published one, for a file that does not describe itself."
+    )
 
     def run(self, context: Context) -> Generator[Event, Any, None]:
         """Events of a run; a FinishWith sent to it changes the sampler. Halves what does not fit."""
         spec.check(self)
         yield Note("Loading the model")
-        loaded = context.shelf.load(self.model, context.device, context.dtype)
+        loaded = context.shelf.load(self.model, context.device, context.dtype, self.model_preset)
         score = interruptible(loaded if self.sde is None else loaded.under(self.sde), context)
         condition = self.condition(score, context.device)
         group, done, results = self.count, 0, []

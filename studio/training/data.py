@@ -29,7 +29,7 @@ Report = Callable[[int, int], None]
 _LARGEST_PACK = 2**31  # bytes of decoded pixels
 _UNREADABLE = (OSError, ValueError, LookupError, TypeError, OverflowError, EOFError, RecursionError)
 _UNREADABLE += (lzma.LZMAError, zlib.error, zipfile.BadZipFile)
-_SUFFIXES = {".png", ".jpg", ".jpeg", ".webp", ".bmp", ".gif", ".tif", ".tiff", ".ppm", ".avif"}
+SUFFIXES = {".png", ".jpg", ".jpeg", ".webp", ".bmp", ".gif", ".tif", ".tiff", ".ppm", ".avif"}
 
 
 @dataclass(frozen=True)
@@ -69,16 +69,14 @@ def read_folder(folder: Path, size: int, report: Report = lambda *_: None) -> Pi
 
     The first level of sub-folders names the classes, if every picture lies in one.
     """
-    files = sorted(p for p in folder.rglob("*") if p.suffix.lower() in _SUFFIXES and p.is_file())
+    files = sorted(p for p in folder.rglob("*") if p.suffix.lower() in SUFFIXES and p.is_file())
     files = [
         p for p in files if not any(part.startswith(".") for part in p.relative_to(folder).parts)
     ]
     pixels, kept, skipped = [], [], []
     for done, path in enumerate(files):
         try:
-            with Image.open(path) as image:
-                upright = _rgb(ImageOps.exif_transpose(image))
-            pixels.append(np.asarray(_square(upright, size)))
+            pixels.append(np.asarray(read_picture(path, size)))
             kept.append(path.relative_to(folder).parts)
         except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
             reason = "not a picture" if isinstance(error, UnidentifiedImageError) else str(error)
@@ -91,6 +89,15 @@ def read_folder(folder: Path, size: int, report: Report = lambda *_: None) -> Pi
     labels = [tops.index(parts[0]) if named else -1 for parts in kept]
     classes = tuple(tops) if named else ()
     return Pictures(np.stack(pixels), np.array(labels, np.int64), classes, tuple(skipped))
+
+
+def read_picture(path: Path, size: int) -> Image.Image:
+    """The picture in a file as RGB: upright, centre-cropped to a square, scaled to `size`.
+
+    Raises OSError, ValueError, SyntaxError or DecompressionBombError if it cannot be read.
+    """
+    with Image.open(path) as image:
+        return _square(_rgb(ImageOps.exif_transpose(image)), size)
 
 
 def _rgb(image: Image.Image) -> Image.Image:

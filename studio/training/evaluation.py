@@ -1,7 +1,14 @@
-"""Figures of a model: grain in smooth corners, and whether pictures show the class asked for."""
+"""Figures of a model: grain in smooth corners, whether pictures show the class asked for, and how far
+two sets of pictures are apart.
+
+Sources: Bonneel et al. 2015, "Sliced and Radon Wasserstein Barycenters of Measures"; Heusel et al.
+2017, "GANs Trained by a Two Time-Scale Update Rule Converge to a Local Nash Equilibrium" (the Fréchet
+distance of features; ours are not Inception's, so its values compare with each other only).
+"""
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -10,7 +17,7 @@ import numpy as np
 from studio.diffusion import pictures
 from studio.diffusion.conditions import FREE, ClassLabel
 from studio.diffusion.noise import Noise
-from studio.diffusion.sampler import Sampler
+from studio.diffusion.sampler import Sampler, Step
 from studio.diffusion.score import Score
 from studio.lazy import torch
 
@@ -50,12 +57,25 @@ def figures(score: Score, made: np.ndarray, labels: np.ndarray, real: Pictures) 
 
 def draw(score: Score, sampler: Sampler, count: int, seed: int) -> tuple[np.ndarray, np.ndarray]:
     """(uint8 pictures (count, H, W, C), the class index asked of each; -1 if there are none)."""
+    stacks, labels = [], []
+    for last, asked in runs(score, sampler, count, seed):
+        stacks.append(pictures.to_pictures(last.x, score.value_range))
+        labels.append(asked)
+    return np.concatenate(stacks), np.concatenate(labels)
+
+
+def runs(
+    score: Score, sampler: Sampler, count: int, seed: int, batch: int = _BATCH
+) -> Iterator[tuple[Step, np.ndarray]]:
+    """The last Step of every batch, and the class index asked of each picture in it (-1: none).
+
+    Picture i has the seed + i, and so the same noise whatever the sampler and the batch.
+    """
     labels = np.full(count, -1)
     if score.classes:
         labels = np.arange(seed, seed + count) % len(score.classes)
-    stacks = []
-    for first in range(0, count, _BATCH):
-        some = labels[first : first + _BATCH]
+    for first in range(0, count, batch):
+        some = labels[first : first + batch]
         condition = ClassLabel(tuple(some.tolist())) if score.classes else FREE
         noise = Noise.of(
             seed + first,
@@ -66,8 +86,7 @@ def draw(score: Score, sampler: Sampler, count: int, seed: int) -> tuple[np.ndar
             depth=sampler.depth,
         )
         *_, last = sampler.run(score, noise, condition)
-        stacks.append(pictures.to_pictures(last.x, score.value_range))
-    return np.concatenate(stacks), labels
+        yield last, some
 
 
 def grain(pixels: np.ndarray, corner: int = 6) -> np.ndarray:
@@ -119,3 +138,45 @@ def accuracy(classifier: nn.Module, pixels: np.ndarray, labels: np.ndarray) -> f
             for part in np.array_split(pixels, max(1, len(pixels) // 256))
         ]
     return float((np.concatenate(answers) == labels).mean())
+
+
+# -- how far two sets are apart -------------------------------------------------------------------
+
+
+def sliced_distance(a: np.ndarray, b: np.ndarray, projections: int = 128, seed: int = 0) -> float:
+    """Sliced Wasserstein-2 distance of two sets (N, D) and (M, D), in units of one value.
+
+    The root mean square, over fixed random directions, of the exact distance in each.
+    """
+    directions = np.random.default_rng(seed).normal(size=(a.shape[1], projections))
+    directions /= np.linalg.norm(directions, axis=0)
+    low, high = (np.sort(x.astype(np.float64) @ directions, axis=0) for x in (a, b))
+    n, m = len(a), len(b)
+    # Both quantile functions are constant between these shares, counted in 1 / (n m).
+    edges = np.union1d(np.arange(1, n + 1) * m, np.arange(1, m + 1) * n)
+    widths = np.diff(edges, prepend=0) / (n * m)
+    gaps = low[(edges - 1) // m] - high[(edges - 1) // n]
+    return float(np.sqrt((widths @ gaps**2).mean()))
+
+
+def frechet_distance(a: np.ndarray, b: np.ndarray) -> float:
+    """Squared Wasserstein-2 distance of the Gaussians with the moments of (N, D) and (M, D)."""
+    first, second = (np.cov(x.astype(np.float64), rowvar=False) for x in (a, b))
+    values, vectors = np.linalg.eigh(first)
+    root = vectors * np.sqrt(values.clip(0)) @ vectors.T
+    shared = np.sqrt(np.linalg.eigvalsh(root @ second @ root).clip(0)).sum()
+    away = a.mean(0, dtype=np.float64) - b.mean(0, dtype=np.float64)
+    return float(away @ away + np.trace(first) + np.trace(second) - 2 * shared)
+
+
+def features(net: nn.Module, pixels: np.ndarray) -> np.ndarray:
+    """What the last layer but one of `train_classifier`'s network says of uint8 pictures, (N, 64)."""
+    from torch import nn
+
+    assert isinstance(net, nn.Sequential)
+    with torch.no_grad():
+        parts = [
+            net[:-1](pictures.to_state(part, (-1.0, 1.0))).numpy()
+            for part in np.array_split(pixels, max(1, len(pixels) // 256))
+        ]
+    return np.concatenate(parts)

@@ -5,6 +5,7 @@ The form knows families, not their members: a predictor added to PREDICTORS appe
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import inspect
 from collections.abc import Callable
@@ -24,6 +25,7 @@ from PySide6.QtWidgets import (
 )
 
 from studio import spec
+from studio.errors import SpecError
 
 
 def told(text: str) -> str:
@@ -45,7 +47,9 @@ class Editor(QWidget):
 
 
 class Form(Editor):
-    """Edits a frozen dataclass, a row a field."""
+    """Edits a frozen dataclass, a row a field. What makes no sense yet is told below, in a sentence;
+    `changed` waits until it does.
+    """
 
     def __init__(
         self, value: Any, skip: tuple[str, ...] = (), parent: QWidget | None = None
@@ -72,8 +76,15 @@ class Form(Editor):
             else:
                 rows.addRow(label, editor)
             self._editors[field.name] = editor
+        self._wrong = QLabel()
+        self._wrong.setObjectName("problem")
+        self._wrong.setProperty("role", "problem")
+        self._wrong.setWordWrap(True)
+        self._wrong.hide()
+        rows.addRow(self._wrong)
 
     def value(self) -> Any:
+        """The value as it is set. Raises SpecError if it makes no sense."""
         changed = {name: editor.value() for name, editor in self._editors.items()}
         return dataclasses.replace(self._value, **changed)
 
@@ -81,28 +92,49 @@ class Form(Editor):
         self._value = value
         for name, editor in self._editors.items():
             editor.set_value(getattr(value, name))
+        self._wrong.hide()
+
+    @property
+    def edits(self) -> type:
+        """The class of the value."""
+        return type(self._value)
 
     def editor(self, name: str) -> Editor:
         """The editor of a field."""
         return self._editors[name]
 
     def _emit(self, _: Any) -> None:
-        self.changed.emit(self.value())
+        try:
+            value = self.value()
+        except SpecError as error:
+            self._wrong.setText(str(error))
+            self._wrong.show()
+            return
+        self._wrong.hide()
+        self.changed.emit(value)
 
 
 class Choice(Editor):
-    """Chooses a member of a family, and edits the options of the one chosen below."""
+    """Chooses a member of a family, and edits the options of the one chosen below.
 
-    def __init__(self, base: type, value: Any, name: str, parent: QWidget | None = None) -> None:
+    Where there may be none, `nothing` says what that is called; the value then is None.
+    """
+
+    def __init__(
+        self, base: type, value: Any, name: str, nothing: str = "", parent: QWidget | None = None
+    ) -> None:
         super().__init__(parent)
         self._members = spec.members(base) or {}
         self._kept: dict[str, Any] = {}  # what a person had set in a member, if they come back
         self.combo = QComboBox()
         self.combo.setObjectName(name)
         self.combo.setAccessibleName(told(spec.title(base)))
-        for i, (key, member) in enumerate(self._members.items()):
+        if nothing:
+            self.combo.addItem(nothing, "")
+        for key, member in self._members.items():
             self.combo.addItem(told(spec.title(member)), key)
-            self.combo.setItemData(i, _sentence(member), Qt.ItemDataRole.ToolTipRole)
+            last = self.combo.count() - 1
+            self.combo.setItemData(last, _sentence(member), Qt.ItemDataRole.ToolTipRole)
         self._about = QLabel()
         self._about.setWordWrap(True)
         self._about.setProperty("role", "muted")
@@ -116,32 +148,36 @@ class Choice(Editor):
         self.combo.activated.connect(self._chosen)
 
     def value(self) -> Any:
-        assert self._form is not None
-        return self._form.value()
+        return None if self._form is None else self._form.value()
 
     def set_value(self, value: Any) -> None:
-        if type(self.value()) is type(value):
-            assert self._form is not None
+        if self._form is not None and self._form.edits is type(value):
             self._form.set_value(value)
         else:
             self._show(value)
 
     def _chosen(self, index: int) -> None:
         key = self.combo.itemData(index)
-        now = self.value()
-        if type(now) is self._members[key]:
-            return
-        self._kept[spec.kind(now)] = now
-        self._show(self._kept.get(key) or self._members[key]())
+        if self._form is not None:
+            if self._form.edits is self._members.get(key):
+                return
+            with contextlib.suppress(SpecError):  # half typed: not worth keeping
+                now = self._form.value()
+                self._kept[spec.kind(now)] = now
+        self._show((self._kept.get(key) or self._members[key]()) if key else None)
         self.changed.emit(self.value())
 
     def _show(self, value: Any) -> None:
-        self.combo.setCurrentIndex(self.combo.findData(spec.kind(value)))
-        self._about.setText(_sentence(type(value)))
+        self.combo.setCurrentIndex(self.combo.findData("" if value is None else spec.kind(value)))
+        self._about.setText("" if value is None else _sentence(type(value)))
+        self._about.setVisible(value is not None)
         if self._form is not None:
             self._box.removeWidget(self._form)
             self._form.hide()
             self._form.deleteLater()
+            self._form = None
+        if value is None:
+            return
         self._form = Form(value)
         self._form.changed.connect(lambda _: self.changed.emit(self.value()))
         self._form.setVisible(bool(self._form._editors))

@@ -1,8 +1,12 @@
-"""The recipe of a sample, left in the window: model, preset, sampler, how many, seed, class, cost."""
+"""The recipe of a sample, left in the window: all of a SampleJob but the model and its preset, which
+are the session's; and what it costs.
+"""
 
 from __future__ import annotations
 
-from PySide6.QtCore import Qt, Signal
+import dataclasses
+
+from PySide6.QtCore import QSize, Qt, Signal
 from PySide6.QtWidgets import (
     QComboBox,
     QFormLayout,
@@ -13,6 +17,7 @@ from PySide6.QtWidgets import (
     QScrollArea,
     QSlider,
     QSpinBox,
+    QToolButton,
     QVBoxLayout,
     QWidget,
 )
@@ -20,10 +25,13 @@ from PySide6.QtWidgets import (
 from studio import spec
 from studio.diffusion.catalog import PRESETS
 from studio.diffusion.sampler import Sampler
+from studio.diffusion.sde import SDE
 from studio.engine.jobs import MOST_PICTURES, SampleJob
 from studio.errors import SpecError
-from studio.ui.form import Choice, told
+from studio.ui.form import Choice, Number, told
 from studio.ui.seed import SeedEdit
+from studio.weights import classifiers
+from studio.weights.classifiers import ClassifierInfo
 from studio.weights.shelf import Entry
 
 CUSTOM = "custom"
@@ -48,7 +56,16 @@ class RecipePanel(QWidget):
         self.classes = QComboBox()
         self.classes.setObjectName("class")
         self.classes.setAccessibleName(self.tr("Class"))
-        self.classes.setToolTip(self.tr("What the pictures should show, if the model was told"))
+        self.guidance = self._guidance()
+        self.classifier = QComboBox()
+        self.classifier.setObjectName("classifier")
+        self.classifier.setAccessibleName(self.tr("Classifier"))
+        self.classifier.setToolTip(
+            self.tr("Who tells classes apart: the model itself, or a classifier that guides it")
+        )
+        self._classifiers: dict[str, ClassifierInfo] = {}  # those that know such pictures
+        self.sde = Choice(SDE, None, "noising", nothing=self.tr("As trained"))
+        self.noising = self._noising()
         self.cost = QLabel()
         self.cost.setObjectName("cost")
         self.cost.setProperty("role", "muted")
@@ -58,12 +75,16 @@ class RecipePanel(QWidget):
         self.sampler.changed.connect(self._sampler_changed)
         self.seed.changed.connect(lambda _: self.changed.emit())
         self.classes.activated.connect(lambda _: self.changed.emit())
+        self.guidance.valueChanged.connect(lambda _: self.changed.emit())
+        self.classifier.activated.connect(self._classifier_chosen)
+        self.sde.changed.connect(lambda _: self._sde_changed())
+        self._tell_noising()
         self._tell_cost()
 
     # -- the job ------------------------------------------------------------------------------------
 
     def job(self) -> SampleJob:
-        """The SampleJob as it is set. Raises SpecError if there is no model."""
+        """The SampleJob as it is set. Raises SpecError if there is no model, or a formula is wrong."""
         if self._entry is None:
             raise SpecError("There is no model to sample from.", "Train one, or get one.")
         job = SampleJob(
@@ -72,6 +93,9 @@ class RecipePanel(QWidget):
             count=self.count.value(),
             seed=self.seed.value(),
             classes=self.classes.currentData() or "",
+            guidance=self.guidance.value() if self._guides else 1.0,
+            classifier=self.classifier.currentData() or "",
+            sde=self.sde.value(),
         )
         spec.check(job)
         return job
@@ -81,17 +105,21 @@ class RecipePanel(QWidget):
         self.sampler.set_value(job.sampler)
         self.count.setValue(job.count)
         self.seed.set_value(job.seed)
-        self.classes.setCurrentIndex(max(0, self.classes.findData(job.classes)))
+        self._offer_classifiers(job.classifier)
+        self._offer_classes(job.classes)
+        self.guidance.setValue(job.guidance)
+        self.sde.set_value(job.sde)
+        self.noising.setChecked(job.sde is not None)
+        self._tell_noising()
         self._show_preset()
         self._tell_cost()
 
     def set_model(self, entry: Entry | None) -> None:
-        """Show the facts and classes of the model that is chosen."""
-        self._entry = entry
-        wanted = self.classes.currentData()
-        self.classes.clear()
-        self.classes.addItem(self.tr("Any"), "")
+        """Show the facts and classes of the model that is chosen, and the classifiers that fit it."""
         info = entry.info if entry else None
+        if info and (self._entry is None or _at_once(self._entry) != _at_once(entry)):
+            self.count.setValue(_at_once(entry))
+        self._entry = entry
         if entry is None or info is None:
             self.facts.setText(self.tr("No model on the shelf yet."))
         else:
@@ -99,17 +127,50 @@ class RecipePanel(QWidget):
             self.facts.setText(
                 f"{entry.name} · {info.size}×{info.size} {colours} · {info.sde.title}"
             )
-        names = info.classes if info else ()
-        if names:
+        self._classifiers = classifiers.fitting(info.shape) if info else {}
+        chosen = self.classifier.currentData()
+        wanted = self.classes.currentData() if self._guides else None
+        self._offer_classifiers(chosen if chosen in self._classifiers else "")
+        self._offer_classes(wanted)
+
+    def _offer_classifiers(self, wanted: str) -> None:
+        """None and those that fit; and the one that is wanted, which a recipe may know better."""
+        self.classifier.clear()
+        self.classifier.addItem(self.tr("None"), "")
+        names = list(self._classifiers)
+        for name in names if wanted in ("", *names) else [*names, wanted]:
+            self.classifier.addItem(name, name)
+        self.classifier.setCurrentIndex(self.classifier.findData(wanted))
+        self._rows.setRowVisible(self.classifier, self.classifier.count() > 1)
+
+    def _offer_classes(self, wanted: str | None) -> None:
+        """The classes of the classifier, else of the model. None wants what suits them best."""
+        judge, info = self.classifier.currentData(), self._entry.info if self._entry else None
+        known = self._classifiers.get(judge) if judge else info
+        names = known.classes if known else ()
+        if judge and known is None and wanted and wanted != "each":
+            names = (wanted,)  # of a classifier that is not here, so the run will say so
+        self.classes.clear()
+        self.classes.addItem(self.tr("Any"), "")
+        if names or judge:
             self.classes.addItem(self.tr("Each in turn"), "each")
         for name in names:
             self.classes.addItem(name.capitalize(), name)
         # A model that knows classes draws best when it is told one.
         chosen = self.classes.findData("each" if wanted is None else wanted)
         self.classes.setCurrentIndex(max(0, chosen))
-        self.classes.setEnabled(bool(names))
-        if not names:
-            self.classes.setToolTip(self.tr("This model was trained without classes"))
+        self.classes.setEnabled(self._guides)
+        self.classes.setToolTip(
+            self.tr("What the pictures should show")
+            if self._guides
+            else self.tr("This model was trained without classes")
+        )
+        self._rows.setRowVisible(self.guidance, self._guides)
+
+    @property
+    def _guides(self) -> bool:
+        """Whether there are classes to guide to."""
+        return self.classes.count() > 1
 
     # -- parts --------------------------------------------------------------------------------------
 
@@ -136,8 +197,34 @@ class RecipePanel(QWidget):
         spin.valueChanged.connect(lambda _: self.changed.emit())
         return spin, slider
 
+    def _guidance(self) -> Number:
+        """A number from the bounds that the job has."""
+        field = next(f for f in dataclasses.fields(SampleJob) if f.name == "guidance")
+        facts = spec.about(field)
+        number = Number(*(facts.range or (0, 1)))
+        number.setObjectName(field.name)
+        number.setAccessibleName(told(facts.label))
+        number.setToolTip(told(facts.help))
+        number.setValue(SampleJob.guidance)
+        return number
+
+    def _noising(self) -> QToolButton:
+        """The heading of what few people change, which opens it."""
+        button = QToolButton()
+        button.setObjectName("noisingHeading")
+        button.setProperty("role", "disclosure")
+        button.setCheckable(True)
+        button.setAutoRaise(True)
+        button.setIconSize(QSize(10, 10))
+        button.setToolButtonStyle(Qt.ToolButtonStyle.ToolButtonTextBesideIcon)
+        button.setToolTip(
+            self.tr("Sample along another noising process than the one the model was trained with")
+        )
+        button.toggled.connect(lambda _: self._tell_noising())
+        return button
+
     def _lay_out(self) -> None:
-        top = QFormLayout()
+        self._rows = top = QFormLayout()
         top.setFieldGrowthPolicy(QFormLayout.FieldGrowthPolicy.AllNonFixedFieldsGrow)
         top.setLabelAlignment(Qt.AlignmentFlag.AlignLeft | Qt.AlignmentFlag.AlignVCenter)
         pictures = QHBoxLayout()
@@ -145,6 +232,8 @@ class RecipePanel(QWidget):
         pictures.addWidget(self.count)
         top.addRow(self.tr("Preset"), self.preset)
         top.addRow(self.tr("Class"), self.classes)
+        top.addRow(self.tr("Classifier"), self.classifier)
+        top.addRow(self.tr("Guidance"), self.guidance)
         top.addRow(self.tr("Pictures"), pictures)
         top.addRow(self.tr("Seed"), self.seed)
         box = QVBoxLayout(self)
@@ -156,6 +245,8 @@ class RecipePanel(QWidget):
         box.addWidget(self._title(self.tr("Sampler")))
         box.addWidget(self.sampler)
         box.addWidget(self.cost)
+        box.addWidget(self.noising)
+        box.addWidget(self.sde)
         box.addStretch()
 
     def _title(self, text: str) -> QLabel:
@@ -174,6 +265,24 @@ class RecipePanel(QWidget):
         self._show_preset()
         self._tell_cost()
         self.changed.emit()
+
+    def _classifier_chosen(self, _: int) -> None:
+        # It is there to tell classes apart: any class is not what a person wants of it.
+        self._offer_classes(self.classes.currentData() or "each")
+        self.changed.emit()
+
+    def _sde_changed(self) -> None:
+        self._tell_noising()
+        self.changed.emit()
+
+    def _tell_noising(self) -> None:
+        opened = self.noising.isChecked()
+        self.noising.setArrowType(Qt.ArrowType.DownArrow if opened else Qt.ArrowType.RightArrow)
+        process = self.sde.combo.currentText()
+        said = self.tr("Noising: {process}").format(process=process)
+        self.noising.setText(self.tr("Noising") if opened else said)
+        self.noising.setAccessibleName(said)
+        self.sde.setVisible(opened)
 
     def _show_preset(self) -> None:
         value = self.sampler.value()
@@ -199,12 +308,22 @@ def scrolled(widget: QWidget) -> QScrollArea:
     return area
 
 
+def _at_once(entry: Entry | None) -> int:
+    """How many pictures a person can wait for at first, of a model's size."""
+    size = entry.info.size if entry and entry.info else 0
+    return 16 if size <= 64 else 4 if size <= 128 else 1
+
+
 def summary(job: SampleJob) -> str:
     """A job in a few words, a line each."""
     lines = [job.model, spec.title(type(job.sampler))]
     if (calls := job.sampler.cost()) is not None:
         lines[-1] += f", {calls} network calls"
     pictures = f"{job.count} × {job.classes}" if job.classes else f"{job.count} pictures"
+    if job.guidance != 1 or job.classifier:
+        pictures += f", guidance {job.guidance:g}" + f" by {job.classifier}" * bool(job.classifier)
+    if job.sde is not None:
+        lines.append(f"noising {spec.title(type(job.sde))}")
     return "\n".join([*lines, pictures, f"seed {job.seed}"])
 
 

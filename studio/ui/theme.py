@@ -7,7 +7,8 @@
 The style sheet knows these widgets by name: `run` (with the property `busy` it is a Stop button),
 `modelChip` and `deviceChip` (the property `tone` may be "warning"), `errorBox`, `sectionTitle`;
 and by property: `segment` on buttons that choose a view, `role` on labels ("title", "heading",
-"muted") and frames ("card"), `chip` on labels. After changing a property, polish the widget again.
+"muted", "problem"), frames ("card") and buttons ("disclosure"), `chip` on labels. After changing a
+property, polish the widget again.
 """
 
 from __future__ import annotations

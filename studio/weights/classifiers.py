@@ -6,7 +6,9 @@ them. As in the studio's own format the header says all that is needed and nothi
 
 from __future__ import annotations
 
+import contextlib
 import json
+import shlex
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -80,6 +82,27 @@ def find(source: str) -> Path:
         return path
     names = ", ".join(known) or "none yet: score-studio train-classifier makes one"
     raise CheckpointError(f"There is no classifier “{source}”.", f"There are: {names}.")
+
+
+def fitting(shape: tuple[int, int, int]) -> dict[str, ClassifierInfo]:
+    """The classifiers at hand that know pictures of this shape (C, H, W), by name. Reads no weights;
+    what cannot be read is left out.
+    """
+    found: dict[str, ClassifierInfo] = {}
+    for name, folder in entries():
+        with contextlib.suppress(CheckpointError):
+            if (info := read_info(folder / WEIGHTS)).shape == shape:
+                found[name] = info
+    return found
+
+
+def no_model(path: Path) -> CheckpointError:
+    """What to say where a model is wanted and the classifier at `path` is given."""
+    source = path.name if (path.name, path) in entries() else str(path)
+    return CheckpointError(
+        f"“{path.name}” is a classifier: it guides models, and makes no pictures.",
+        f"Choose a model, and guide it with --classifier {shlex.quote(source)}.",
+    )
 
 
 def read_info(path: Path) -> ClassifierInfo:

@@ -9,7 +9,7 @@ from pathlib import Path
 from studio.diffusion.score import Score
 from studio.errors import CheckpointError, StudioError
 from studio.paths import model_dirs, shipped
-from studio.weights import formats
+from studio.weights import classifiers, formats
 from studio.weights.formats.native import CARD
 from studio.weights.model import ModelInfo, Opened
 
@@ -84,6 +84,9 @@ class Shelf:
             path = path.resolve()
             opened = formats.open_model(path, preset)
             return Entry(opened.name, path, opened)
+        for folder in self.folders:
+            if Path(source).name == source and (folder / source / classifiers.WEIGHTS).is_file():
+                raise classifiers.no_model(folder / source)
         names = ", ".join(e.name for e in self.entries()) or "none yet"
         raise CheckpointError(f"There is no model “{source}”.", f"On the shelf: {names}.")
 

@@ -74,7 +74,7 @@ def _read_tensor(file: io.FileIO, base: int, entry: dict[str, Any]) -> Tensor:
     """The tensor that an entry of a header, found sound by the library, describes."""
     begin, end = entry["data_offsets"]
     raw = torch.empty(end - begin, dtype=torch.uint8)
-    view, at = memoryview(raw.numpy()), 0
+    view, at = raw.numpy().data, 0
     file.seek(base + begin)
     while at < len(view):
         got = file.readinto(view[at:])

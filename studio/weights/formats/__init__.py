@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from studio.errors import CheckpointError, SpecError
-from studio.weights import tensors
+from studio.weights import classifiers, tensors
 from studio.weights.formats import refused
 from studio.weights.formats.adm import AdmFiles
 from studio.weights.formats.bare import Bare
@@ -49,6 +49,8 @@ def open_model(path: Path, preset: str = "") -> Opened:
         if preset:
             raise SpecError(f"“{path.name}” describes itself.", "Leave the preset out.")
         return found.open(path)
+    if (path / classifiers.WEIGHTS).is_file():
+        raise classifiers.no_model(path)
     if path.is_dir():
         raise CheckpointError(
             f"“{path.name}” holds no model that the studio can read.",

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, ClassVar
 from studio import spec
 from studio.errors import CheckpointError, SpecError
 from studio.paths import atomic
-from studio.weights import tensors
+from studio.weights import classifiers, tensors
 from studio.weights.formats.base import Format
 from studio.weights.model import ModelInfo, Opened, Weights
 
@@ -44,6 +44,8 @@ def read_info(path: Path) -> ModelInfo:
     Raises CheckpointError if the file is missing, damaged or not the studio's.
     """
     metadata = tensors.read_header(path).get("__metadata__")
+    if isinstance(metadata, dict) and metadata.get("kind") == classifiers.KIND:
+        raise classifiers.no_model(path.parent if path.name == classifiers.WEIGHTS else path)
     if not isinstance(metadata, dict) or metadata.get("format") != tensors.FORMAT:
         raise CheckpointError(
             f"{path.name} holds weights, but not a model of this studio.",

@@ -1,0 +1,73 @@
+"""What the commands that train share: a place for the run, a command line to keep, Ctrl-C."""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import shlex
+import signal
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from studio import cli, paths, spec, terminal
+from studio.errors import SpecError
+
+_ELSEWHERE = ("data", "json", "device")  # what comes first, and what makes no difference
+
+
+def folder(out: str) -> Path:
+    """Where a run called `out` is kept. Raises SpecError if it is missing or no name."""
+    if not out:
+        raise SpecError("The model needs a name.", "Give it with --out NAME.")
+    if "/" in out or "\\" in out:
+        return Path(out).expanduser()
+    if out.startswith(".") or not out.isprintable():
+        raise SpecError(f"“{out}” is no name for a model.", "Use letters and digits.")
+    return paths.user_dir() / "models" / out
+
+
+def command_line(name: str, command: Any) -> str:
+    """The command line that does what `command`, called `name`, does."""
+    words = ["score-studio", name, command.data]
+    for field in dataclasses.fields(command):
+        value, flag = getattr(command, field.name), f"--{cli.flag(field)}"
+        if field.name in _ELSEWHERE or value == _default(field):
+            continue
+        if field.name == "option":
+            words += [word for text in value for word in (flag, text)]
+        elif isinstance(value, bool):
+            words.append(flag)
+        elif isinstance(value, tuple):
+            words += [flag, *map(str, value)]
+        else:
+            words += [flag, spec.kind(value) if dataclasses.is_dataclass(value) else str(value)]
+    return shlex.join(words)
+
+
+@contextlib.contextmanager
+def interrupts() -> Iterator[threading.Event]:
+    """Ctrl-C sets an event instead of breaking a step in half; a second one breaks off."""
+    asked = threading.Event()
+
+    def ask(*_: Any) -> None:
+        signal.signal(signal.SIGINT, before)
+        terminal.note("Stopping after this step, then saving")
+        asked.set()
+
+    try:
+        before = signal.signal(signal.SIGINT, ask)
+    except ValueError:  # not in the main thread: nobody can press Ctrl-C there
+        yield asked
+        return
+    try:
+        yield asked
+    finally:
+        signal.signal(signal.SIGINT, before)
+
+
+def _default(field: dataclasses.Field[Any]) -> Any:
+    if field.default_factory is not dataclasses.MISSING:
+        return field.default_factory()
+    return field.default
