@@ -24,8 +24,7 @@ from typing import Any
 from studio import spec, terminal
 from studio.bench import Row, at_most, machine
 from studio.commands import Command, Outcome
-from studio.lazy import torch
-from studio.networks.catalog import build
+from studio.lazy import no_grad, torch
 from studio.weights import devices, formats, tensors
 
 #: config.json of google/ncsnpp-*-256 and google/ddpm-cifar10-32, as far as it says something.
@@ -88,7 +87,7 @@ class BenchModels(Command):
         data = {"machine": where, "failed": [r.name for r in rows if r.ok is False]}
         return Outcome(data | {"rows": [dataclasses.asdict(r) for r in rows]}, "\n".join(lines))
 
-    @torch.no_grad()
+    @no_grad
     def _speed(self, name: str, folder: Path, config: dict[str, Any], batch: int) -> list[Row]:
         """The time of a call, and diffusers' in turn with it."""
         terminal.note(f"bench: calls of {name}")
@@ -119,6 +118,7 @@ class BenchModels(Command):
 
 def _folder(folder: Path, config: dict[str, Any]) -> Path:
     """A flat diffusers folder with random weights."""
+    from studio.networks.catalog import build
     from studio.weights.formats.diffusers import options_of
 
     net = build("unet2d", options_of(config))
@@ -134,6 +134,8 @@ def _folder(folder: Path, config: dict[str, Any]) -> Path:
 def _opening(folder: Path) -> list[Row]:
     """Time and memory of opening, against safetensors' own load and building the module."""
     from safetensors.torch import load_file
+
+    from studio.networks.catalog import build
 
     terminal.note("bench: opening a large model")
     file = folder / "diffusion_pytorch_model.safetensors"

@@ -243,7 +243,9 @@ def test_a_process_that_ends_midway_loses_nothing(hub, home, tmp_path, how):
     command = [sys.executable, "-m", "studio", "models", "get", ID, "--json"]
     environment = os.environ | {"PYTHONPATH": str(REPOSITORY), "HF_HOME": str(tmp_path / "hf")}
     out = {"stdout": subprocess.PIPE, "stderr": subprocess.DEVNULL, "text": True}
-    running = subprocess.Popen(command, env=environment, **out)
+    # A shell that runs the tests in the background has told them to ignore Ctrl-C.
+    heed = lambda: signal.signal(signal.SIGINT, signal.SIG_DFL)  # noqa: E731
+    running = subprocess.Popen(command, env=environment, preexec_fn=heed, **out)
     folder, end = folder_of(ID), time.monotonic() + 30
     while not (part_of(folder).exists() and part_of(folder).stat().st_size > 300_000):
         assert running.poll() is None

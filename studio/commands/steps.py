@@ -288,7 +288,8 @@ def _panels(rows: Sequence[Row]) -> list[chart.Panel]:
     return panels
 
 
-_TITLES = {"sliced": "sliced Wasserstein-2", "frechet": "Fréchet distance"}
+# Pillow's own font lacks the accent.
+_TITLES = {"sliced": "sliced Wasserstein-2", "frechet": "Frechet distance"}
 
 
 def _write(path: Path, text: str) -> None:

@@ -112,7 +112,7 @@ class _Axes:
             pen.dashes(self.left, self.right, self.at(self.xs[0], self.panel.floor)[1])
         for place, name in enumerate(colours):
             if len(curve := self.panel.curves.get(name, ())):
-                points = [self.at(x, y) for x, y in sorted(map(tuple, curve))]
+                points = [self.at(x, y) for x, y in sorted(map(tuple, curve), key=_down)]
                 _line(pen, points, colours[name], place)
 
     def at(self, x: float, y: float) -> tuple[float, float]:
@@ -132,6 +132,11 @@ def _line(pen: _Pen, points: list[tuple[float, float]], colour: str, place: int)
     pen.line(points, colour, 1.5)
     for x, y in points:
         pen.mark(x, y, colour, place)
+
+
+def _down(point: tuple[float, float]) -> tuple[float, float]:
+    """Orders a curve: of two points at one x the higher first, as errors fall."""
+    return point[0], -point[1]
 
 
 def _ticks(low: float, high: float) -> list[float]:

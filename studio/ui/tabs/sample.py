@@ -316,8 +316,12 @@ class SampleTab(Tab):
 
     def _hud(self, event: Progress) -> str:
         rate = event.calls / event.seconds if event.seconds > 0 else 0
-        return self.tr("step {step}/{total} · {calls} calls · {rate:.0f}/s").format(
-            step=event.step, total=event.total, calls=event.calls, rate=rate
+        return self.tr("step {step}/{total} · {calls} calls · {rate:.{digits}f}/s").format(
+            step=event.step,
+            total=event.total,
+            calls=event.calls,
+            rate=rate,
+            digits=0 if rate >= 10 else 1,
         )
 
     # -- looking ------------------------------------------------------------------------------------
