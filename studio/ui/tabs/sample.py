@@ -309,8 +309,8 @@ class SampleTab(Tab):
         self.gallery.add(key, event.pictures[0], self.tr("seed {seed}").format(seed=job.seed))
         self._add_thumbnails()
         self.status.emit(
-            self.tr("{count} pictures in {seconds:.1f} s, {calls} network calls").format(
-                count=len(event.pictures), seconds=event.seconds, calls=event.calls
+            self.tr("{calls} network calls in {seconds:.1f} s").format(
+                seconds=event.seconds, calls=event.calls
             )
         )
 
