@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from PySide6.QtCore import QByteArray, QSettings, Qt, QTimer
 from PySide6.QtGui import (
@@ -38,10 +38,12 @@ from studio.ui.device_menu import DeviceMenu, device_title
 from studio.ui.dialogs import CrashDialog, ask, report_of
 from studio.ui.recipe_panel import differences, summary
 from studio.ui.runner import spawn
-from studio.ui.selfcheck import SelfCheckDialog
 from studio.ui.session import Session
 from studio.ui.tabs import Tab, tabs
 from studio.ui.tabs.models import WEIGHTS, ModelsTab
+
+if TYPE_CHECKING:
+    from studio.ui.selfcheck import SelfCheckDialog
 
 LAYOUT_VERSION = 1
 
@@ -274,6 +276,8 @@ class MainWindow(QMainWindow):
 
     def _self_check(self) -> None:
         if self.checks is None:
+            from studio.ui.selfcheck import SelfCheckDialog
+
             self.checks = SelfCheckDialog(self.session, self)
             self.checks.runner.bug.connect(self.crashed)
         self.checks.show()
