@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import dataclasses
 import math
 from collections import deque
@@ -16,7 +15,7 @@ from studio.diffusion import pictures
 from studio.diffusion.noise import Noise
 from studio.engine.jobs import class_condition
 from studio.errors import SaveError
-from studio.training import card, data
+from studio.training import card
 from studio.training.data import Pictures
 from studio.training.log import Log
 from studio.training.trainer import Trainer, Training, TrainStep, begun, train
@@ -57,16 +56,7 @@ class Train(Training, Command):
         plan = self.plan(before.info if before else start.info if start else None)
         recipes.check_writable(folder / "model.safetensors")
         device = resolve(self.device)
-        with terminal.progress("Reading pictures") as update:
-            found = data.load(
-                Path(self.data),
-                plan.size,
-                self.compositions,
-                plan.seed,
-                lambda done, total: update(done, total, ""),
-            )
-        for name, reason in found.skipped:
-            terminal.note(f"left out {name}: {reason}")
+        found = training.pictures(self.data, plan.size, self.compositions, plan.seed)
         trainer = Trainer(plan, found, folder, device, start)
         if trainer.step:
             terminal.note(f"Resuming “{folder.name}” at step {trainer.step}")
@@ -96,23 +86,12 @@ class Train(Training, Command):
         return plan
 
     def _train(self, trainer: Trainer, log: Log) -> bool:
-        """Train until done or interrupted; True if interrupted. Everything is saved either way."""
-        steps = train(trainer, self.save_seconds)
-        with (
-            contextlib.closing(steps),
-            training.interrupts() as interrupted,
-            terminal.progress("Training") as show,
-        ):
-            for step in steps:
-                log.add(step, self.batch)
-                show(step.step, step.total, f"loss {log.loss:.4f}, {log.speed:.0f} pictures/s")
-                if self._samples_due(step):
-                    _write_samples(trainer, step.step)
-                    log.pause()
-                if interrupted.is_set():
-                    break
-        log.close()
-        return interrupted.is_set()
+        def sample(step: TrainStep) -> None:
+            if self._samples_due(step):
+                _write_samples(trainer, step.step)
+                log.pause()
+
+        return training.follow(train(trainer, self.save_seconds), log, self.batch, sample)
 
     def _samples_due(self, step: TrainStep) -> bool:
         return (

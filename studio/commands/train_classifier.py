@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import dataclasses
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,7 +10,7 @@ from typing import Any
 from studio import choose, recipes, spec, terminal
 from studio.commands import Command, Outcome, positional, training
 from studio.errors import SpecError
-from studio.training import card, data
+from studio.training import card
 from studio.training.classifier import ClassifierTrainer, ClassifierTraining
 from studio.training.data import Pictures
 from studio.training.log import Log
@@ -44,13 +43,13 @@ class TrainClassifier(ClassifierTraining, Command):
         folder, plan = self._folder(), self.plan()
         recipes.check_writable(folder / classifiers.WEIGHTS)
         device = resolve(self.device)
-        found = self._pictures(plan)
+        found = training.pictures(self.data, plan.size, self.compositions, plan.seed)
         trainer = ClassifierTrainer(plan, found, folder, device)
         first = trainer.step
         if first:
             terminal.note(f"Resuming “{folder.name}” at step {first}")
         log = Log(folder, first)
-        stopped = self._train(trainer, log)
+        stopped = training.follow(train(trainer, self.save_seconds), log, self.batch)
         accuracy = [] if stopped else trainer.accuracy()
         facts = self._facts(trainer, found, log, accuracy)
         facts |= {"resumed_at": first, "interrupted": stopped}
@@ -77,35 +76,6 @@ class TrainClassifier(ClassifierTraining, Command):
                 f"“{folder.name}” is a model that makes pictures.", "Give another name with --out."
             )
         return folder
-
-    def _pictures(self, plan: ClassifierTraining) -> Pictures:
-        with terminal.progress("Reading pictures") as update:
-            found = data.load(
-                Path(self.data),
-                plan.size,
-                self.compositions,
-                plan.seed,
-                lambda done, total: update(done, total, ""),
-            )
-        for name, reason in found.skipped:
-            terminal.note(f"left out {name}: {reason}")
-        return found
-
-    def _train(self, trainer: ClassifierTrainer, log: Log) -> bool:
-        """Train until done or interrupted; True if interrupted. Everything is saved either way."""
-        steps = train(trainer, self.save_seconds)
-        with (
-            contextlib.closing(steps),
-            training.interrupts() as interrupted,
-            terminal.progress("Training") as show,
-        ):
-            for step in steps:
-                log.add(step, self.batch)
-                show(step.step, step.total, f"loss {log.loss:.4f}, {log.speed:.0f} pictures/s")
-                if interrupted.is_set():
-                    break
-        log.close()
-        return interrupted.is_set()
 
     def _card(
         self, trainer: ClassifierTrainer, found: Pictures, log: Log, accuracy: Accuracy

@@ -7,12 +7,16 @@ import dataclasses
 import shlex
 import signal
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Generator, Iterator
 from pathlib import Path
 from typing import Any
 
 from studio import cli, paths, spec, terminal
 from studio.errors import SpecError
+from studio.training import data
+from studio.training.data import Pictures
+from studio.training.log import Log
+from studio.training.trainer import TrainStep
 
 _ELSEWHERE = ("data", "json", "device")  # what comes first, and what makes no difference
 
@@ -44,6 +48,39 @@ def command_line(name: str, command: Any) -> str:
         else:
             words += [flag, spec.kind(value) if dataclasses.is_dataclass(value) else str(value)]
     return shlex.join(words)
+
+
+def pictures(path: str, size: int, compositions: int, seed: int) -> Pictures:
+    """The pictures to train on; what had to be left out is told. Raises DataError."""
+    with terminal.progress("Reading pictures") as update:
+        found = data.load(
+            Path(path), size, compositions, seed, lambda done, total: update(done, total, "")
+        )
+    for name, reason in found.skipped:
+        terminal.note(f"left out {name}: {reason}")
+    return found
+
+
+def follow(
+    steps: Generator[TrainStep, None, None],
+    log: Log,
+    batch: int,
+    after: Callable[[TrainStep], None] = lambda step: None,
+) -> bool:
+    """Train until done or interrupted; True if interrupted. Everything is saved either way."""
+    with (
+        contextlib.closing(steps),
+        interrupts() as interrupted,
+        terminal.progress("Training") as show,
+    ):
+        for step in steps:
+            log.add(step, batch)
+            show(step.step, step.total, f"loss {log.loss:.4f}, {log.speed:.0f} pictures/s")
+            after(step)
+            if interrupted.is_set():
+                break
+    log.close()
+    return interrupted.is_set()
 
 
 @contextlib.contextmanager

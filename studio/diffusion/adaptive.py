@@ -16,16 +16,15 @@ from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, ClassVar
 
-from studio import spec
-from studio.diffusion.conditions import FREE, Condition
+from studio.diffusion.conditions import Condition
 from studio.diffusion.correctors import Corrector, NoCorrector
 from studio.diffusion.noise import Noise
 from studio.diffusion.reverse import Reverse, maruyama
 from studio.diffusion.sampler import Counted, Sampler, Step, finish
 from studio.diffusion.score import Score, expand
 from studio.diffusion.sde import SDE
-from studio.errors import SolverError, SpecError
-from studio.lazy import no_grad, torch
+from studio.errors import SolverError
+from studio.lazy import torch
 from studio.spec import option
 
 if TYPE_CHECKING:
@@ -46,6 +45,7 @@ class AdaptiveSDE(Sampler):
     """
 
     title: ClassVar[str] = "Adaptive SDE"
+    holds: ClassVar[bool] = False
     rtol: float = option(
         0.02,
         label="Relative tolerance",
@@ -73,25 +73,15 @@ class AdaptiveSDE(Sampler):
     def cost(self) -> int | None:
         return None
 
-    @no_grad
-    def run(
+    def _steps(
         self,
         score: Score,
         noise: Noise,
-        condition: Condition = FREE,
-        start: Tensor | None = None,
-        begin: float = 1.0,
-        resume: Step | None = None,
+        condition: Condition,
+        start: Tensor | None,
+        begin: float,
+        resume: Step | None,
     ) -> Iterator[Step]:
-        spec.check(self)
-        if condition.constrains:
-            raise SpecError(
-                "A solver that chooses its own steps cannot hold pixels in place.",
-                "Choose a sampler with fixed steps.",
-            )
-        if resume is not None and resume.finished:
-            yield resume
-            return
         counted, eps = Counted(score), score.sde.eps
         if resume is None:
             x = noise.start() * score.sde.prior_std if start is None else start

@@ -14,13 +14,13 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar
 
 from studio import spec
-from studio.diffusion.conditions import FREE, Condition
+from studio.diffusion.conditions import Condition
 from studio.diffusion.integrator import DormandPrince54, Point
 from studio.diffusion.noise import Noise
 from studio.diffusion.sampler import Counted, Sampler, Step, finish
 from studio.diffusion.score import Score, expand
 from studio.diffusion.sde import FIRST_TIME, SDE
-from studio.errors import PictureError, SpecError
+from studio.errors import PictureError
 from studio.lazy import no_grad, torch
 from studio.spec import option
 
@@ -44,6 +44,7 @@ class DormandPrince(Sampler):
     """
 
     title: ClassVar[str] = "Dormand–Prince 5(4)"
+    holds: ClassVar[bool] = False
     rtol: float = option(
         1e-3,
         label="Relative tolerance",
@@ -72,25 +73,15 @@ class DormandPrince(Sampler):
     def cost(self) -> int | None:
         return None
 
-    @no_grad
-    def run(
+    def _steps(
         self,
         score: Score,
         noise: Noise,
-        condition: Condition = FREE,
-        start: Tensor | None = None,
-        begin: float = 1.0,
-        resume: Step | None = None,
+        condition: Condition,
+        start: Tensor | None,
+        begin: float,
+        resume: Step | None,
     ) -> Iterator[Step]:
-        spec.check(self)
-        if condition.constrains:
-            raise SpecError(
-                "A solver that chooses its own steps cannot hold pixels in place.",
-                "Choose a sampler with fixed steps.",
-            )
-        if resume is not None and resume.finished:
-            yield resume
-            return
         counted = Counted(score)
         guided = condition.guide(counted.score)
         eps = score.sde.eps

@@ -15,8 +15,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar
 
-from studio import spec
-from studio.diffusion.conditions import FREE, Condition
+from studio.diffusion.conditions import Condition
 from studio.diffusion.correctors import langevin_step
 from studio.diffusion.grids import UniformLogSNR
 from studio.diffusion.noise import Noise
@@ -24,7 +23,7 @@ from studio.diffusion.sampler import Counted, Lookout, Sampler, Step, finish
 from studio.diffusion.score import Score, expand
 from studio.diffusion.sde import SDE
 from studio.errors import SpecError
-from studio.lazy import no_grad, torch
+from studio.lazy import torch
 from studio.spec import option
 
 if TYPE_CHECKING:
@@ -56,21 +55,16 @@ class LangevinDynamics(Sampler):
     def cost(self) -> int:
         return self.steps + 1
 
-    @no_grad
-    def run(
+    def _steps(
         self,
         score: Score,
         noise: Noise,
-        condition: Condition = FREE,
-        start: Tensor | None = None,
-        begin: float = 1.0,
-        resume: Step | None = None,
+        condition: Condition,
+        start: Tensor | None,
+        begin: float,
+        resume: Step | None,
     ) -> Iterator[Step]:
-        spec.check(self)
         level = _time_of(score.sde, self.sigma)
-        if resume is not None and resume.finished:
-            yield resume
-            return
         counted = Counted(score)
         guided = condition.guide(counted.score)
         if resume is None:
@@ -141,20 +135,15 @@ class AnnealedLangevinDynamics(Sampler):
     def cost(self) -> int | None:
         return self.steps * self.repeats + 1 if self.levels == "given" else None
 
-    @no_grad
-    def run(
+    def _steps(
         self,
         score: Score,
         noise: Noise,
-        condition: Condition = FREE,
-        start: Tensor | None = None,
-        begin: float = 1.0,
-        resume: Step | None = None,
+        condition: Condition,
+        start: Tensor | None,
+        begin: float,
+        resume: Step | None,
     ) -> Iterator[Step]:
-        spec.check(self)
-        if resume is not None and resume.finished:
-            yield resume
-            return
         counted = Counted(score)
         guided = condition.guide(counted.score)
         times = self.times(score, begin)

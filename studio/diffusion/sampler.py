@@ -12,12 +12,13 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, ClassVar
 
+from studio import spec
 from studio.diffusion.conditions import FREE, Condition
 from studio.diffusion.noise import Noise, path_depth
 from studio.diffusion.score import Score
 from studio.diffusion.sde import SDE
-from studio.errors import SolverError
-from studio.lazy import torch
+from studio.errors import SolverError, SpecError
+from studio.lazy import no_grad, torch
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -45,6 +46,7 @@ class Sampler(ABC):
     """Anything that turns noise into pictures."""
 
     title: ClassVar[str] = "Sampler"
+    holds: ClassVar[bool] = True  # whether a condition may put known pixels back after its steps
 
     @property
     @abstractmethod
@@ -55,7 +57,7 @@ class Sampler(ABC):
     def cost(self) -> int | None:
         """Network calls of a run, or None if only the run can tell."""
 
-    @abstractmethod
+    @no_grad
     def run(
         self,
         score: Score,
@@ -69,8 +71,31 @@ class Sampler(ABC):
         or goes on after the Step `resume` of a run with the same arguments. A finished Step is
         given back as it is.
 
-        Raises SolverError, with the noise level, when the state is no longer finite.
+        Raises SpecError before the first step if options do not go together, SolverError, with the
+        noise level, when the state is no longer finite.
         """
+        spec.check(self)
+        if condition.constrains and not self.holds:
+            raise SpecError(
+                "A solver that chooses its own steps cannot hold pixels in place.",
+                "Choose a sampler with fixed steps.",
+            )
+        if resume is not None and resume.finished:
+            yield resume
+            return
+        yield from self._steps(score, noise, condition, start, begin, resume)
+
+    @abstractmethod
+    def _steps(
+        self,
+        score: Score,
+        noise: Noise,
+        condition: Condition,
+        start: Tensor | None,
+        begin: float,
+        resume: Step | None,
+    ) -> Iterator[Step]:
+        """As `run`, of a run that is not finished. Called without gradients."""
 
     @property
     def depth(self) -> int:

@@ -12,14 +12,13 @@ from itertools import pairwise
 from typing import TYPE_CHECKING, ClassVar
 
 from studio import spec
-from studio.diffusion.conditions import FREE, Condition
+from studio.diffusion.conditions import Condition
 from studio.diffusion.correctors import Corrector, Langevin, NoCorrector
 from studio.diffusion.grids import Grid, UniformLogSNR
 from studio.diffusion.noise import Noise
 from studio.diffusion.predictors import Move, Predictor, ReverseDiffusion
 from studio.diffusion.sampler import Counted, Lookout, Sampler, Step, finish
 from studio.diffusion.score import Score
-from studio.lazy import no_grad
 from studio.spec import option
 
 if TYPE_CHECKING:
@@ -53,20 +52,15 @@ class Stepping(Sampler):
         predictor, corrector = self.parts()
         return self.steps * (predictor.calls + corrector.calls) + 1
 
-    @no_grad
-    def run(
+    def _steps(
         self,
         score: Score,
         noise: Noise,
-        condition: Condition = FREE,
-        start: Tensor | None = None,
-        begin: float = 1.0,
-        resume: Step | None = None,
+        condition: Condition,
+        start: Tensor | None,
+        begin: float,
+        resume: Step | None,
     ) -> Iterator[Step]:
-        spec.check(self)
-        if resume is not None and resume.finished:
-            yield resume
-            return
         predictor, corrector = self.parts()
         predictor.check()
         counted = Counted(score)

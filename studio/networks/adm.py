@@ -21,7 +21,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from studio.errors import SpecError
-from studio.networks.layers import zeroed
+from studio.networks.layers import in_full_precision, zeroed
 
 MODULATIONS = ("scale_shift", "add")
 RESAMPLERS = ("block", "conv", "pool")
@@ -127,7 +127,7 @@ class Adm(nn.Module):
         if self.label is not None:
             e = e + self.label(self._class(y))
         e = F.silu(e)
-        h = _in_full_precision(self.stem, x)
+        h = in_full_precision(self.stem, x)
         skips = [h]
         for step in self.down:
             h = step(h, e)
@@ -136,7 +136,7 @@ class Adm(nn.Module):
         h = second(attention(first(h, e)), e)
         for step in self.up:
             h = step(torch.cat([h, skips.pop()], dim=1), e)
-        return _in_full_precision(self.head, F.silu(self.norm(h)))
+        return in_full_precision(self.head, F.silu(self.norm(h)))
 
     def _class(self, y: Tensor | None) -> Tensor:
         # Looking into y waits for the device, so it is done once for the labels of a run, which are
@@ -262,9 +262,3 @@ def _resized(x: Tensor, way: str) -> Tensor:
     if way == "down":
         return F.avg_pool2d(x, 2)
     return F.interpolate(x, scale_factor=2.0, mode="nearest") if way == "up" else x
-
-
-def _in_full_precision(layer: nn.Conv2d, x: Tensor) -> Tensor:
-    """A layer that sees pixels. Eight bits of bfloat16 mantissa would show as grain in them."""
-    with torch.autocast(x.device.type, enabled=False):
-        return layer(x.to(layer.weight.dtype))

@@ -25,6 +25,12 @@ def zeroed(layer: nn.Conv2d) -> nn.Conv2d:
     return layer
 
 
+def in_full_precision(layer: nn.Conv2d, x: Tensor) -> Tensor:
+    """A layer that sees pixels. Eight bits of bfloat16 mantissa would show as grain in them."""
+    with torch.autocast(x.device.type, enabled=False):
+        return layer(x.to(layer.weight.dtype))
+
+
 class NoiseEmbedding(nn.Module):
     """A scalar noise label (B,) -> features (B, width): sines and cosines, then two layers."""
 

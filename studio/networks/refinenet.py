@@ -21,6 +21,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from studio.errors import SpecError
+from studio.networks.layers import in_full_precision
 
 #: The stages of each published depth: (width as a multiple, dilation). A stage after the first that
 #: is not dilated halves the picture.
@@ -85,7 +86,7 @@ class RefineNet(nn.Module):
 
     def forward(self, x: Tensor, label: Tensor, y: Tensor | None = None) -> Tensor:
         level = label.long()
-        h = _in_full_precision(self.stem, x if self.options.centred else 2 * x - 1)
+        h = in_full_precision(self.stem, x if self.options.centred else 2 * x - 1)
         found: list[Tensor] = []
         for stage in self.down:
             for block in stage:  # pyright: ignore[reportGeneralTypeIssues]
@@ -94,7 +95,7 @@ class RefineNet(nn.Module):
         h = self.refine[0]([found.pop()], level)
         for refine in self.refine[1:]:  # pyright: ignore[reportGeneralTypeIssues]
             h = refine([found.pop(), h], level)
-        return _in_full_precision(self.head, F.elu(self.norm(h, level)))
+        return in_full_precision(self.head, F.elu(self.norm(h, level)))
 
 
 class InstanceNormPlus(nn.Module):
@@ -244,12 +245,6 @@ def _norms(widths: list[int], levels: int) -> nn.ModuleList:
 
 def _conv(inputs: int, outputs: int, dilation: int) -> nn.Conv2d:
     return nn.Conv2d(inputs, outputs, 3, padding=dilation, dilation=dilation)
-
-
-def _in_full_precision(layer: nn.Conv2d, x: Tensor) -> Tensor:
-    """A layer that sees pixels. Eight bits of bfloat16 mantissa would show as grain in them."""
-    with torch.autocast(x.device.type, enabled=False):
-        return layer(x.to(layer.weight.dtype))
 
 
 def _plain(channels: int) -> nn.Conv2d:

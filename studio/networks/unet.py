@@ -19,6 +19,7 @@ from studio.networks.layers import (
     Attention,
     NoiseEmbedding,
     ResidualBlock,
+    in_full_precision,
     normalization,
     zeroed,
 )
@@ -125,16 +126,16 @@ class UNet(nn.Module):
         return _Attentive(block, Attention(outputs)) if stage in o.attention else block
 
     def forward(self, x: Tensor, label: Tensor, y: Tensor | None = None) -> Tensor:
-        thin = x if self.top_in is None else self._in_full_precision(self.top_in, x)
-        h = self._in_full_precision(self.stem, self.fold(thin))
+        thin = x if self.top_in is None else in_full_precision(self.top_in, x)
+        h = in_full_precision(self.stem, self.fold(thin))
         embedding = F.silu(self._embed(label, y)).to(h.dtype)
         h = self._stages(h, embedding)
         if self.top_out is None:
             h = F.silu(self.norm(h))
-            return self.unfold(self._in_full_precision(self.head, h))
+            return self.unfold(in_full_precision(self.head, h))
         h = torch.cat([self.unfold(self.mix(h)), thin.to(h.dtype)], dim=1)
         h = F.silu(self.norm(self.top_out(h, embedding)))
-        return self._in_full_precision(self.head, h)
+        return in_full_precision(self.head, h)
 
     def _stages(self, h: Tensor, embedding: Tensor) -> Tensor:
         skips: list[Tensor] = []
@@ -161,12 +162,6 @@ class UNet(nn.Module):
             y = torch.full_like(label, -1, dtype=torch.long)
         y = torch.where(y < 0, self.classes, y)
         return (embedding + self.label(y)) * math.sqrt(0.5)
-
-    @staticmethod
-    def _in_full_precision(layer: nn.Conv2d, x: Tensor) -> Tensor:
-        """A layer that sees pixels. Eight bits of bfloat16 mantissa would show as grain in them."""
-        with torch.autocast(x.device.type, enabled=False):
-            return layer(x.to(layer.weight.dtype))
 
 
 class _Attentive(nn.Module):

@@ -19,6 +19,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from studio.errors import SpecError
+from studio.networks.layers import in_full_precision
 from studio.networks.resample import Resample
 
 #: In place where there is a way: fresh memory costs more than the arithmetic on large pictures.
@@ -330,12 +331,6 @@ def _joined(h: Tensor, x: Tensor, scale: float) -> Tensor:
     return h if scale == 1 else h.div_(scale)
 
 
-def _exactly(layer: nn.Conv2d, x: Tensor) -> Tensor:
-    """A layer that sees pixels. Eight bits of bfloat16 mantissa would show as grain in them."""
-    with torch.autocast(x.device.type, enabled=False):
-        return layer(x.to(layer.weight.dtype))
-
-
 def _layout(x: Tensor) -> torch.memory_format:
     """How pictures and weights should lie in memory on the device of x."""
     # On a processor convolutions, filters and nearest neighbours are faster with the channels last.
@@ -518,7 +513,7 @@ class DownStage(Stage):
         elif self.resnet_down and self.skip_conv:
             with torch.autocast(picture.device.type, enabled=False):
                 picture = self.fir.down(picture)
-            h = self.resnet_down(h, embedding).add_(_exactly(self.skip_conv, picture))
+            h = self.resnet_down(h, embedding).add_(in_full_precision(self.skip_conv, picture))
             skips.append(h)
         return h, picture
 
@@ -556,7 +551,7 @@ class UpStage(Stage):
         if self.upsamplers is not None:
             h = self.upsamplers[0](h, embedding)
         elif self.resnet_up and self.skip_conv and self.skip_norm:
-            seen = _exactly(self.skip_conv, _silu(self.skip_norm(h)))
+            seen = in_full_precision(self.skip_conv, _silu(self.skip_norm(h)))
             picture = seen if picture is None else picture + seen
             h = self.resnet_up(h, embedding)
         return h, picture
@@ -619,7 +614,7 @@ class UNet2D(nn.Module):
             x = 2 * x - 1
         embedding = self.act(self._embed(label, y))
         x = x.contiguous(memory_format=_layout(x))
-        h, picture = _exactly(self.conv_in, x), x
+        h, picture = in_full_precision(self.conv_in, x), x
         skips = [h]
         for stage in self.down_blocks:
             h, picture = stage(h, embedding, picture, skips)
@@ -628,7 +623,7 @@ class UNet2D(nn.Module):
         picture = None
         for stage in self.up_blocks:
             h, picture = stage(h, embedding, picture, skips)
-        h = _exactly(self.conv_out, _silu(self.conv_norm_out(h)))
+        h = in_full_precision(self.conv_out, _silu(self.conv_norm_out(h)))
         return h if picture is None else h + picture
 
     def _apply(self, fn: Callable[..., Tensor], recurse: bool = True) -> UNet2D:
