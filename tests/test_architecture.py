@@ -22,7 +22,7 @@ LAYERS = [
     {"errors", "spec", "paths", "settings", "lazy"},
     {"diffusion"},
     {"networks"},
-    {"weights", "recipes"},
+    {"weights", "recipes", "photos"},
     {"training"},
     {"engine"},
     {"ui"},

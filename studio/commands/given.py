@@ -6,7 +6,6 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-from PIL import Image, UnidentifiedImageError
 
 from studio import recipes
 from studio.diffusion.score import Score
@@ -29,14 +28,7 @@ def picture(path: Path, score: Score) -> np.ndarray:
     """A picture file fitted to the model as training fits it: upright, a centred square, scaled.
     uint8 (H, W, C). Raises PictureError if it cannot be read."""
     channels, size, _ = score.shape
-    try:
-        square = data.read_picture(path, size)
-    except FileNotFoundError as error:
-        raise PictureError(f"There is no picture at {path}.") from error
-    except UnidentifiedImageError as error:
-        raise PictureError(f"{path.name} is not a picture that can be read.") from error
-    except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
-        raise PictureError(f"{path.name} cannot be read: {error}.") from error
+    square = data.read_picture(path, size)
     fitted = square.convert("L") if channels == 1 else square
     return np.array(fitted).reshape(size, size, channels)
 

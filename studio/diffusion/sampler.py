@@ -64,12 +64,12 @@ class Sampler(ABC):
         noise: Noise,
         condition: Condition = FREE,
         start: Tensor | None = None,
-        begin: float = 1.0,
+        begin: float | None = None,
         resume: Step | None = None,
     ) -> Iterator[Step]:
-        """Sample. Begins with `start` (B, C, H, W) at time `begin`, else with the prior at time 1;
-        or goes on after the Step `resume` of a run with the same arguments. A finished Step is
-        given back as it is.
+        """Sample. Begins with `start` (B, C, H, W) at time `begin`, else with the prior at time 1, or
+        where the condition says; or goes on after the Step `resume` of a run with the same
+        arguments. A finished Step is given back as it is.
 
         Raises SpecError before the first step if options do not go together, SolverError, with the
         noise level, when the state is no longer finite.
@@ -83,6 +83,8 @@ class Sampler(ABC):
         if resume is not None and resume.finished:
             yield resume
             return
+        if begin is None:
+            begin = condition.begin(score.sde) if start is None else 1.0
         yield from self._steps(score, noise, condition, start, begin, resume)
 
     @abstractmethod

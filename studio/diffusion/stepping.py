@@ -6,19 +6,19 @@ level, so the last move is the predictor's.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from dataclasses import dataclass, fields, make_dataclass
-from itertools import pairwise
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, fields, make_dataclass, replace
 from typing import TYPE_CHECKING, ClassVar
 
 from studio import spec
-from studio.diffusion.conditions import Condition
+from studio.diffusion.conditions import Condition, Travel
 from studio.diffusion.correctors import Corrector, Langevin, NoCorrector
 from studio.diffusion.grids import Grid, UniformLogSNR
 from studio.diffusion.noise import Noise
 from studio.diffusion.predictors import Move, Predictor, ReverseDiffusion
 from studio.diffusion.sampler import Counted, Lookout, Sampler, Step, finish
 from studio.diffusion.score import Score
+from studio.lazy import torch
 from studio.spec import option
 
 if TYPE_CHECKING:
@@ -61,36 +61,111 @@ class Stepping(Sampler):
         begin: float,
         resume: Step | None,
     ) -> Iterator[Step]:
-        predictor, corrector = self.parts()
+        predictor, _ = self.parts()
         predictor.check()
         counted = Counted(score)
-        guided = condition.guide(counted.score)
         times = self.grid.times(score.sde, self.steps, begin).tolist()
-        first, x, last = 0, None, None
+        walk = _Walk(self, condition.guide(counted.score), condition, times)
+        place, index, x, last = 0, 0, None, None
         if resume is not None:
-            first, x = resume.index, resume.x
-            counted.calls = resume.nfe
-            before = x.new_full((len(x),), times[max(0, first - 1)])
-            last = Move(x, resume.denoised, before, resume.memory) if first else None
+            index, x, counted.calls = resume.index, resume.x, resume.nfe
+            place = int(resume.memory.get("place", index))
+            before = x.new_full((len(x),), times[max(0, place - 1)])
+            last = Move(x, resume.denoised, before, resume.memory) if place else None
         if x is None:
             x = noise.start() * score.sde.prior_std if start is None else start
             x = condition.constrain(x, times[0], score.sde, noise)
         lookout = Lookout(score.sde, x)
-        for i, (t, s) in enumerate(pairwise(times)):
-            if i < first:
-                continue
+        for at, move in walk.all(place, x, last, noise):
+            index += 1
+            lookout.see(move.x, times[at])
+            memory = move.memory
+            if condition.travel:
+                memory = memory | {"place": torch.tensor(at)}
+            total = index + self.steps - at
+            yield Step(index, total, times[at], move.x, move.denoised, counted.calls, memory)
+            x = move.x
+        lookout.judge()
+        yield finish(walk.score, x, times[-1], index, counted, condition, noise)
+
+
+@dataclass
+class _Walk:
+    """The way down a grid of times, with the ways back up that a condition asks for."""
+
+    sampler: Stepping
+    score: Score
+    condition: Condition
+    times: list[float]
+
+    def all(
+        self, place: int, x: Tensor, last: Move | None, noise: Noise
+    ) -> Iterator[tuple[int, Move]]:
+        """From a place of the grid to its end: (place, Move) after each step."""
+        travel, steps = self.condition.travel, self.sampler.steps
+        while place < steps:
+            end = steps
+            if travel is not None:
+                end = min(steps, (place // travel.jump + 1) * travel.jump)
+            for at, move in self.stretch(place, end, x, last, noise):
+                x, last = move.x, move
+                yield at, move
+            place = end
+            if travel is not None and last is not None and end < steps:
+                for move in self.again(travel, end, last, noise):
+                    x, last = move.x, move
+                    yield end, move
+
+    def stretch(
+        self, place: int, end: int, x: Tensor, last: Move | None, noise: Noise
+    ) -> Iterator[tuple[int, Move]]:
+        """The steps from one place to a later one."""
+        (predictor, corrector), sde = self.sampler.parts(), self.score.sde
+        for i in range(place, end):
+            t, s = self.times[i : i + 2]
             t_all, s_all = x.new_full((len(x),), t), x.new_full((len(x),), s)
             if corrector.calls:
-                x = corrector.correct(guided, x, t_all, s_all, lambda k, t=t: noise.fresh(t, k))
-                x = condition.constrain(x, t, score.sde, noise)
+                x = corrector.correct(self.score, x, t_all, s_all, _fresh(noise, t))
+                x = self.condition.constrain(x, t, sde, noise)
             draw = _draw(noise, t, s)
-            x, t_all = predictor.raised(score.sde, x, t_all, self.steps, lambda draw=draw: draw(1))
-            last = predictor.step(guided, x, t_all, s_all, draw, last)
-            x = condition.constrain(last.x, s, score.sde, noise)
-            lookout.see(x, s)
-            yield Step(i + 1, self.steps, s, x, last.denoised, counted.calls, last.memory)
-        lookout.judge()
-        yield finish(guided, x, times[-1], self.steps, counted, condition, noise)
+            x, t_all = predictor.raised(
+                sde, x, t_all, self.sampler.steps, lambda draw=draw: draw(1)
+            )
+            last = predictor.step(self.score, x, t_all, s_all, draw, last)
+            x = self.condition.constrain(last.x, s, sde, noise)
+            last = replace(last, x=x)
+            yield i + 1, last
+
+    def again(self, travel: Travel, end: int, last: Move, noise: Noise) -> Iterator[Move]:
+        """The stretch that led here once more, with other noise, for the samples that do not fit."""
+        sde, back = self.score.sde, max(0, end - travel.jump)
+        t, s = self.times[back], self.times[end]
+        for turn in range(travel.repeats):
+            off = self.condition.misfit(last.denoised, self.times[end - 1], sde) > travel.threshold
+            if not bool(off.any()):
+                return
+            other = noise.branch(t, turn + 1)
+            ends = (last.x.new_full((1,), v) for v in (s, t))
+            r, v = sde.transition(*ends)
+            x = r * last.x + v.sqrt() * other.fresh(t, _APART - 1)
+            x = self.condition.constrain(x, t, sde, other)
+            *_, (_, move) = self.stretch(back, end, x, None, other)
+            last = _chosen(off, move, last)
+            yield last
+
+
+def _chosen(rows: Tensor, new: Move, old: Move) -> Move:
+    """The new Move for some samples, the old one for the rest; both have come to the same time."""
+
+    def pick(a: Tensor, b: Tensor) -> Tensor:
+        return torch.where(rows.reshape(-1, *[1] * (a.ndim - 1)), a, b)
+
+    memory = {k: pick(v, old.memory[k]) for k, v in new.memory.items() if k in old.memory}
+    return Move(pick(new.x, old.x), pick(new.denoised, old.denoised), new.t, memory)
+
+
+def _fresh(noise: Noise, t: float) -> Callable[[int], Tensor]:
+    return lambda k: noise.fresh(t, k)
 
 
 def _draw(noise: Noise, t: float, s: float) -> Draw:

@@ -1,7 +1,7 @@
 """Events: frozen values that cross from the worker thread to whoever listens.
 
-Of Progress, Transfer and Picture only the newest of a lane waits; Metrics of a lane and name wait as
-one; everything else waits in order and is never lost.
+Of Progress, Transfer, Picture and Shares only the newest of a lane waits; Metrics of a lane and name
+wait as one; everything else waits in order and is never lost.
 """
 
 from __future__ import annotations
@@ -71,6 +71,13 @@ class Metric(Event):
 
 
 @dataclass(frozen=True)
+class Shares(Event):
+    """How long the term of each condition is now, as a share of the score's own length, by name."""
+
+    shares: dict[str, float]
+
+
+@dataclass(frozen=True)
 class Saved(Event):
     path: Path
 
@@ -85,4 +92,4 @@ class Finished(Event):
     seconds: float = 0.0
 
 
-REPLACEABLE = (Progress, Transfer, Picture)
+REPLACEABLE = (Progress, Transfer, Picture, Shares)

@@ -9,7 +9,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Generator, Iterator
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from studio import spec
 from studio.diffusion import pictures
@@ -38,6 +38,8 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from studio.engine.engine import Context
+
+T = TypeVar("T")
 
 PICTURES_A_SECOND = 30
 MOST_PICTURES = 64
@@ -126,23 +128,18 @@ class SampleJob:
         """Events of a run; a FinishWith sent to it changes the sampler. Halves what does not fit."""
         spec.check(self)
         yield Note("Loading the model")
-        loaded = context.shelf.load(self.model, context.device, context.dtype, self.model_preset)
-        score = interruptible(loaded if self.sde is None else loaded.under(self.sde), context)
-        condition = self.condition(score, context.device)
-        group, done, results = self.count, 0, []
-        watch = Watch()
-        while done < self.count:
-            part = range(done, min(done + group, self.count))
-            try:
-                results.append((yield from self._some(context, score, condition, part, watch)))
-                done = part.stop
-            except Exception as error:
-                if not is_out_of_memory(error) or group == 1:
-                    raise
-                group = (len(part) + 1) // 2
-                yield Note(f"Not enough memory for {len(part)} pictures at once: trying {group}")
+        score = self.score(context)
+        condition, watch = self.condition(score, context.device), Watch()
+        results = yield from in_groups(
+            self.count, lambda part: self._some(context, score, condition, part, watch)
+        )
         stack = _joined(results)
         yield Finished(stack, spec.to_dict(self), watch.calls, watch.seconds)
+
+    def score(self, context: Context) -> Score:
+        """The model's score under the SDE that is wanted, which asks whether to stop."""
+        loaded = context.shelf.load(self.model, context.device, context.dtype, self.model_preset)
+        return interruptible(loaded if self.sde is None else loaded.under(self.sde), context)
 
     def condition(self, score: Score, device: str) -> Condition:
         """What is known of all pictures of this job. Raises StudioError if it cannot be had."""
@@ -179,6 +176,25 @@ class SampleJob:
         return pictures.to_pictures(run.step.x, score.value_range)
 
 
+def in_groups(
+    count: int, some: Callable[[range], Generator[Event, Any, T]]
+) -> Generator[Event, Any, list[T]]:
+    """What `some` makes of all `count` samples, in groups that fit into memory: all at once if it can
+    be, else half as many as did not fit. Raises what `some` raises otherwise."""
+    group, done, results = count, 0, []
+    while done < count:
+        part = range(done, min(done + group, count))
+        try:
+            results.append((yield from some(part)))
+            done = part.stop
+        except Exception as error:
+            if not is_out_of_memory(error) or group == 1:
+                raise
+            group = (len(part) + 1) // 2
+            yield Note(f"Not enough memory for {len(part)} pictures at once: trying {group}")
+    return results
+
+
 class Watch:
     """Counts what a job has cost: network calls, and seconds at work (not those it was paused)."""
 
@@ -188,12 +204,20 @@ class Watch:
 
 
 class Watched:
-    """A sampler's Steps as events: a Picture and Metric when one is wanted, then Progress."""
+    """A sampler's Steps as events: a Picture and Metric when one is wanted, then Progress. Of states that
+    are padded to the right and below, `size` (H, W) is what is shown."""
 
     def __init__(
-        self, context: Context, score: Score, steps: Iterator[Step], watch: Watch, lane: int = 0
+        self,
+        context: Context,
+        score: Score,
+        steps: Iterator[Step],
+        watch: Watch,
+        lane: int = 0,
+        size: tuple[int, int] | None = None,
     ) -> None:
         self.context, self.score, self.lane = context, score, lane
+        self._size = size or score.shape[1:]
         self.step: Step | None = None
         self.trajectory = Trajectory(*log_snr_range(score))
         self._steps, self._watch, self._calls = steps, watch, watch.calls
@@ -219,6 +243,10 @@ class Watched:
         self._waiting.append(replace(progress, lane=self.lane))
         return self._waiting.pop(0)
 
+    def change(self, steps: Iterator[Step]) -> None:
+        """Go on with the Steps of a run that resumes where this one is."""
+        self._steps = steps
+
     def continue_with(self, sampler: Sampler, noise: Noise, condition: Condition = FREE) -> None:
         """Leave this sampler; the given one goes on from the state it has reached.
 
@@ -242,6 +270,8 @@ class Watched:
         return float(self.score.sde.log_snr(torch.tensor([t], dtype=torch.float64)))
 
     def _picture(self, step: Step, snr: float) -> list[Event]:
+        h, w = self._size
+        step = replace(step, x=step.x[..., :h, :w], denoised=step.denoised[..., :h, :w])
         frame = make_frame(self.score, step, snr, self._earlier)
         if not torch.isfinite(step.x).all():
             raise SolverError(

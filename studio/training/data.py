@@ -19,9 +19,10 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from PIL import Image, ImageOps, UnidentifiedImageError
+from PIL import Image, ImageOps
 
-from studio.errors import DataError
+from studio.errors import DataError, PictureError
+from studio.photos import SUFFIXES, read_rgb
 
 Report = Callable[[int, int], None]
 """Called with (done, total) now and then."""
@@ -29,7 +30,6 @@ Report = Callable[[int, int], None]
 _LARGEST_PACK = 2**31  # bytes of decoded pixels
 _UNREADABLE = (OSError, ValueError, LookupError, TypeError, OverflowError, EOFError, RecursionError)
 _UNREADABLE += (lzma.LZMAError, zlib.error, zipfile.BadZipFile)
-SUFFIXES = {".png", ".jpg", ".jpeg", ".webp", ".bmp", ".gif", ".tif", ".tiff", ".ppm", ".avif"}
 
 
 @dataclass(frozen=True)
@@ -78,8 +78,8 @@ def read_folder(folder: Path, size: int, report: Report = lambda *_: None) -> Pi
         try:
             pixels.append(np.asarray(read_picture(path, size)))
             kept.append(path.relative_to(folder).parts)
-        except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
-            reason = "not a picture" if isinstance(error, UnidentifiedImageError) else str(error)
+        except PictureError as error:
+            reason = error.message.removeprefix(f"{path.name} is ").removesuffix(".")
             skipped.append((path.name, reason))
         report(done + 1, len(files))
     if not pixels:
@@ -92,18 +92,12 @@ def read_folder(folder: Path, size: int, report: Report = lambda *_: None) -> Pi
 
 
 def read_picture(path: Path, size: int) -> Image.Image:
-    """The picture in a file as RGB: upright, centre-cropped to a square, scaled to `size`.
+    """The picture in a file as RGB: upright, on white, centre-cropped to a square, scaled to `size`.
 
-    Raises OSError, ValueError, SyntaxError or DecompressionBombError if it cannot be read.
+    Raises PictureError if it cannot be read.
     """
-    with Image.open(path) as image:
-        return _square(_rgb(ImageOps.exif_transpose(image)), size)
-
-
-def _rgb(image: Image.Image) -> Image.Image:
-    if image.mode.startswith("I"):  # 16 bits a value, which Pillow would clip, not scale
-        image = Image.fromarray((np.asarray(image) / 257).clip(0, 255).astype(np.uint8))
-    return image.convert("RGB")
+    # Four times the size leaves the filter all it needs.
+    return _square(read_rgb(path, 4 * size), size)
 
 
 def _square(image: Image.Image, size: int) -> Image.Image:
