@@ -8,6 +8,10 @@ found at its first use.
     for step in studio.sample(score, count=4, sampler="dpm2m", steps=20):
         print(step.index, step.t)
     pictures = step.denoised
+
+    known = studio.inpaint(picture, mask)  # uint8 (32, 32, 3); True where to repaint
+    for step in studio.sample(score, count=4, condition=known):
+        ...
 """
 
 from __future__ import annotations
@@ -20,11 +24,16 @@ if TYPE_CHECKING:
     from studio.diffusion.sde import VESDE as VESDE
     from studio.diffusion.sde import VPSDE as VPSDE
     from studio.diffusion.sde import SubVPSDE as SubVPSDE
+    from studio.face import colorize as colorize
+    from studio.face import deblur as deblur
     from studio.face import decode as decode
     from studio.face import encode as encode
+    from studio.face import inpaint as inpaint
     from studio.face import load as load
     from studio.face import log_likelihood as log_likelihood
     from studio.face import sample as sample
+    from studio.face import sketch as sketch
+    from studio.face import upscale as upscale
 
 __version__ = "0.1.0"
 
@@ -34,6 +43,11 @@ _HOMES = {
     "log_likelihood": "studio.face",
     "encode": "studio.face",
     "decode": "studio.face",
+    "inpaint": "studio.face",
+    "colorize": "studio.face",
+    "sketch": "studio.face",
+    "upscale": "studio.face",
+    "deblur": "studio.face",
     "Score": "studio.diffusion.score",
     "VESDE": "studio.diffusion.sde",
     "VPSDE": "studio.diffusion.sde",
@@ -46,11 +60,16 @@ __all__ = [
     "Score",
     "SubVPSDE",
     "__version__",
+    "colorize",
+    "deblur",
     "decode",
     "encode",
+    "inpaint",
     "load",
     "log_likelihood",
     "sample",
+    "sketch",
+    "upscale",
 ]
 
 

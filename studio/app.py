@@ -14,7 +14,7 @@ import traceback
 from collections.abc import Iterator
 from typing import TextIO
 
-from PySide6.QtCore import QLockFile, QTimer
+from PySide6.QtCore import QLockFile, Qt, QTimer
 from PySide6.QtGui import QGuiApplication
 from PySide6.QtWidgets import QApplication, QMessageBox
 
@@ -53,6 +53,8 @@ def run(measure: bool = False) -> int:
     app.setApplicationName("score-studio")
     app.setApplicationDisplayName("Score Studio")
     QGuiApplication.setDesktopFileName("score-studio")
+    # A brush wants every point that the pointer passed.
+    QApplication.setAttribute(Qt.ApplicationAttribute.AA_CompressHighFrequencyEvents, False)
     app.setQuitOnLastWindowClosed(False)  # closing takes a moment of orderly work, see _main
     # The worker hands over the interpreter sooner, so the window's loop is never kept waiting.
     sys.setswitchinterval(0.001)
@@ -73,10 +75,10 @@ async def _main(measure: bool) -> int:
     window.show()
     if measure:
         spawn(measure_window(window, closed))
-    elif crashed and settings.recipe:
-        spawn(window.offer_recovery())
     elif first and window.session.model is not None:
         QTimer.singleShot(150, window.tabs["sample"].run_or_stop)  # type: ignore[attr-defined]
+    else:
+        spawn(window.offer_recovery(crashed))
     await closed.wait()
     await window.shutdown()
     return 0

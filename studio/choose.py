@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import dataclasses
 import difflib
+import functools
 from collections.abc import Mapping
 from typing import Any, TypeVar
 
@@ -39,7 +40,8 @@ def sampler(
 
 
 def with_options(base: T, options: Mapping[str, Any]) -> T:
-    """`base` with options set by path ("corrector.snr") or by bare name ("snr") if that is enough.
+    """`base` with options set by path ("corrector.snr") or by bare name ("snr") if that is enough: of
+    several settings of that name the outermost is meant.
 
     Options that choose a member of a family ("corrector": "none") go first, because the others may
     be theirs. Raises SpecError for names that are unknown or stand for several settings.
@@ -78,7 +80,19 @@ def _fields(base: Any) -> dict[str, dataclasses.Field[Any]]:
 
 def _chooses(base: Any, name: str) -> bool:
     """Whether the option picks a member of a family."""
-    return name in _fields(base) and dataclasses.is_dataclass(getattr(base, name))
+    found = _ends(_paths(base), name)
+    return any(dataclasses.is_dataclass(_at(base, path)) for path in found)
+
+
+def _at(base: Any, path: str) -> Any:
+    return functools.reduce(getattr, path.split("."), base)
+
+
+def _ends(paths: list[str], name: str) -> list[str]:
+    """The paths that `name` may stand for: of those that end with it, the outermost."""
+    ends = [p for p in paths if p == name or p.endswith(f".{name}")]
+    least = min((p.count(".") for p in ends), default=0)
+    return [p for p in ends if p.count(".") == least]
 
 
 def _paths(base: Any, prefix: str = "") -> list[str]:
@@ -93,9 +107,9 @@ def _paths(base: Any, prefix: str = "") -> list[str]:
 
 def _path(base: Any, name: str) -> str:
     known = _paths(base)
-    ends = [p for p in known if p == name or p.endswith(f".{name}")]
-    if name in ends or len(ends) == 1:
-        return name if name in ends else ends[0]
+    ends = _ends(known, name)
+    if len(ends) == 1:
+        return ends[0]
     title = spec.title(type(base))
     if ends:
         raise SpecError(f"“{name}” could be several settings.", f"Say {' or '.join(ends)}.")

@@ -1,7 +1,7 @@
 """The command line. It finds the command, fills it from the options, and says how it ended.
 
-Exit codes: 0; 2 with one line for what the person can mend; 130 when interrupted; 1 for a fault of
-ours. With --json, stdout gets exactly one JSON object, also when it fails.
+Exit codes: 0; 2 with one line for what the person can mend; 3 when some of several files failed; 130
+when interrupted; 1 for a fault of ours. With --json, stdout gets exactly one JSON object, also when it fails.
 """
 
 from __future__ import annotations
@@ -29,6 +29,11 @@ from studio.errors import StudioError
 COMMANDS = {
     "gui": "studio.commands.gui:Gui",
     "sample": "studio.commands.sample:Sample",
+    "inpaint": "studio.commands.paint:Inpaint",
+    "colorize": "studio.commands.paint:Colorize",
+    "sketch": "studio.commands.paint:Sketch",
+    "upscale": "studio.commands.paint:Upscale",
+    "deblur": "studio.commands.paint:Deblur",
     "likelihood": "studio.commands.likelihood:Likelihood",
     "encode": "studio.commands.flow_tools:Encode",
     "decode": "studio.commands.flow_tools:Decode",

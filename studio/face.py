@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
 from studio import choose, spec
+from studio.diffusion import tasks
 from studio.diffusion.conditions import FREE, Condition
 from studio.diffusion.flow import FlowMap
 from studio.diffusion.likelihood import Measure
@@ -55,7 +56,63 @@ def sample(
     if note:
         warnings.warn(note, stacklevel=2)
     noise = Noise.of(seed, count, score.shape, score.sde, device=score.device, depth=chosen.depth)
-    return chosen.run(score, noise, condition or FREE)
+    return chosen.run(score, noise, (condition or FREE).on(score))
+
+
+def inpaint(
+    picture: np.ndarray, mask: np.ndarray, strokes: np.ndarray | None = None, **options: Any
+) -> Condition:
+    """That a picture is known where the mask is False: a condition for `sample`.
+
+    The picture is uint8 (H, W, C) of the model's size, or (H, W) if it is grey; the mask (H, W) is bool,
+    True = repaint, or uint8 that says how far each pixel may change. `strokes`, uint8 (H, W, 4), are hints
+    of colour. `options` are those of the task: method="pigdm", weight=2, hints=0.7, … Raises SpecError
+    at once if one is unknown, and `sample` PictureError if the picture does not suit the model.
+    """
+    return _pictured(tasks.Inpaint(), picture, mask, strokes, options)
+
+
+def colorize(
+    picture: np.ndarray,
+    mask: np.ndarray | None = None,
+    strokes: np.ndarray | None = None,
+    **options: Any,
+) -> Condition:
+    """That the brightness of a picture is known; as `inpaint`, without a mask everywhere. `options`:
+    weights="rec709", method, hints, …"""
+    return _pictured(tasks.Colorize(), picture, mask, strokes, options)
+
+
+def sketch(
+    picture: np.ndarray,
+    mask: np.ndarray | None = None,
+    strokes: np.ndarray | None = None,
+    **options: Any,
+) -> Condition:
+    """That a picture looks roughly like this one and the strokes on it; `options`: strength=0.7."""
+    return _pictured(tasks.Sketch(), picture, mask, strokes, options)
+
+
+def upscale(picture: np.ndarray, **options: Any) -> Condition:
+    """That the means of blocks are those of a picture of the model's size; `options`: factor=2, method."""
+    return _pictured(tasks.Upscale(), picture, None, None, options)
+
+
+def deblur(picture: np.ndarray, **options: Any) -> Condition:
+    """That a picture looks like this one when blurred; `options`: radius=1.0, method."""
+    return _pictured(tasks.Deblur(), picture, None, None, options)
+
+
+def _pictured(
+    task: tasks.Task,
+    picture: np.ndarray,
+    mask: np.ndarray | None,
+    strokes: np.ndarray | None,
+    options: dict[str, Any],
+) -> Condition:
+    chosen = choose.with_options(task, options)
+    spec.check(chosen)
+    return tasks.Pictured(chosen, picture, mask, strokes)
 
 
 def log_likelihood(score: Score, x: Tensor | np.ndarray, seed: int = 0, **options: Any) -> Tensor:

@@ -58,6 +58,11 @@ def about(field: dataclasses.Field[Any]) -> About:
     return field.metadata.get("about") or About()
 
 
+def fields(spec: Any) -> tuple[dataclasses.Field[Any], ...]:
+    """The fields of a Spec, in their order."""
+    return dataclasses.fields(spec)
+
+
 def label(field: dataclasses.Field[Any]) -> str:
     return about(field).label or field.name.replace("_", " ").capitalize()
 

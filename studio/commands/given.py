@@ -49,9 +49,14 @@ def pictures(path: Path, score: Score, limit: int) -> Given:
     return Given(pack.pixels[:count], names, left_out=len(pack) - count)
 
 
-def _folder(folder: Path, score: Score, limit: int) -> Given:
+def picture_files(folder: Path) -> list[Path]:
+    """The files below a folder that are named as pictures, in the order of their names."""
     files = [p for p in sorted(folder.rglob("*")) if p.suffix.lower() in data.SUFFIXES]
-    files = [p for p in files if p.is_file() and not _hidden(p.relative_to(folder))]
+    return [p for p in files if p.is_file() and not _hidden(p.relative_to(folder))]
+
+
+def _folder(folder: Path, score: Score, limit: int) -> Given:
+    files = picture_files(folder)
     pixels, names, skipped = [], [], []
     for path in files:
         if len(pixels) == limit:

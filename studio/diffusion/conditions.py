@@ -46,6 +46,10 @@ class Condition:
 
     travel: Travel | None = None
 
+    def on(self, score: Score) -> Condition:
+        """The same, of the states of this score: what is known as a picture takes its value range."""
+        return self
+
     def guide(self, score: Score) -> Score:
         """The score with the likelihood terms of this condition added."""
         return score
@@ -222,6 +226,9 @@ class All(Condition):
 
     parts: tuple[Condition, ...]
     meter: Meter | None = field(default=None, compare=False)
+
+    def on(self, score: Score) -> All:
+        return All(tuple(part.on(score) for part in self.parts), self.meter)
 
     def guide(self, score: Score) -> Score:
         for part in self.parts:

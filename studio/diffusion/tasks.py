@@ -12,11 +12,16 @@ from abc import ABC, abstractmethod
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar
 
-from studio.diffusion import colour
-from studio.diffusion.conditions import Condition, Travel
+import numpy as np
+
+from studio.diffusion import colour, pictures
+from studio.diffusion.conditions import All, Condition, Travel
 from studio.diffusion.linear import Blocks, Blur, Coordinates, Linear
 from studio.diffusion.measured import PosteriorSampling, PseudoinverseGuidance, Replacement
-from studio.errors import PictureError
+from studio.diffusion.noise import Noise
+from studio.diffusion.score import Score
+from studio.diffusion.sde import SDE
+from studio.errors import PictureError, SpecError
 from studio.lazy import torch
 from studio.spec import family, option
 
@@ -259,6 +264,67 @@ TASKS = family(
         "deblur": Deblur,
     },
 )
+
+
+@dataclass(frozen=True, eq=False)
+class Pictured(Condition):
+    """What a task wants of a picture of the model's size, before it is said which model; `on` says it.
+
+    The picture is uint8 (H, W, C), or (H, W) if it is grey; `mask` (H, W), True or up to 255 where it may
+    change; `strokes` uint8 (H, W, 4), colours and how opaque they are.
+    """
+
+    task: Task
+    picture: np.ndarray
+    mask: np.ndarray | None = None
+    strokes: np.ndarray | None = None
+
+    def on(self, score: Score) -> Condition:
+        """Raises PictureError if the picture is none of this model's, or nothing in it may change."""
+        (channels, h, w), picture = score.shape, np.asarray(self.picture)
+        picture = picture[..., None] if picture.ndim == 2 else picture
+        _check_pixels("picture", picture, (h, w, channels))
+        state = pictures.to_state(picture[None].copy(), score.value_range, score.device)
+        paint, painted = state, torch.zeros_like(state[:, :1])
+        if self.strokes is not None:
+            _check_pixels("strokes", self.strokes, (h, w, 4))
+            colours = self.strokes[..., :channels]
+            paint = pictures.to_state(colours[None].copy(), score.value_range, score.device)
+            painted = torch.from_numpy(self.strokes[None, None, ..., 3] / 255).to(state)
+        change = torch.from_numpy(self._change((h, w))[None, None]).to(state)
+        scene = Scene(state, change, paint, painted, score.value_range)
+        return All(self.task.conditions(scene))
+
+    def guide(self, score: Score) -> Score:
+        return self.on(score).guide(score)
+
+    def constrain(self, x: Tensor, t: float, sde: SDE, noise: Noise) -> Tensor:
+        raise SpecError("This condition does not know its model.", "Take condition.on(score).")
+
+    def _change(self, size: tuple[int, int]) -> np.ndarray:
+        """How far each pixel may change, (H, W), 0 to 1."""
+        if self.mask is None:
+            change = np.ones(size)
+        elif self.mask.dtype == np.bool_:
+            change = self.mask.astype(np.float64)
+        else:
+            _check_pixels("mask", self.mask, size)
+            change = self.mask / 255
+        if change.shape != size:
+            raise PictureError(f"The mask has shape {change.shape}, where {size} is needed.")
+        if self.task.needs_mask and not change.any():
+            raise PictureError("Nothing is masked.", "Make the mask True where to repaint.")
+        if self.task.needs_rest and change.all():
+            raise PictureError("All is masked, so nothing of the picture is kept.")
+        return change
+
+
+def _check_pixels(name: str, pixels: np.ndarray, shape: tuple[int, ...]) -> None:
+    if pixels.dtype != np.uint8 or pixels.shape != shape:
+        raise PictureError(
+            f"The {name} has shape {pixels.shape} of {pixels.dtype}, "
+            f"where {shape} of uint8 is needed."
+        )
 
 
 def _hints(scene: Scene, closeness: float, basis: Tensor | None = None) -> tuple[Condition, ...]:

@@ -83,6 +83,13 @@ class Saved(Event):
 
 
 @dataclass(frozen=True)
+class Done(Event):
+    """A piece of work has come to its end, with this to show."""
+
+    value: Any = None
+
+
+@dataclass(frozen=True)
 class Finished(Event):
     """The result: uint8 pictures (N, H, W, C), the recipe that makes them again, and the cost."""
 

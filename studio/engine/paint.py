@@ -72,8 +72,8 @@ class PaintRecipe:
 
 @dataclass(frozen=True, eq=False)
 class Repaint:
-    """A message to a PaintJob: another mask, other strokes or another recipe, from the next step on. Of
-    the recipe, the task and the guidance are looked at; None is as before."""
+    """A message to a PaintJob: another mask, other strokes or another recipe, from the next step on. The
+    arrays are those of the box. Of the recipe, task and guidance are looked at; None is as before."""
 
     mask: np.ndarray | None = None
     sketch: np.ndarray | None = None
@@ -95,11 +95,24 @@ class PaintJob:
     picture: np.ndarray
     mask: np.ndarray | None = None
     sketch: np.ndarray | None = None
+    boxed: bool = False  # whether the arrays are those of the box alone
+
+    def alone(self) -> PaintJob:
+        """The job with copies of what is in the box. Raises StudioError as `check` does."""
+        self.check()
+        if self.boxed:
+            return self
+        box = self.box()
+        cut = {
+            name: None if array is None or not (part := _cut(array, box)).any() else part.copy()
+            for name, array in (("mask", self.mask), ("sketch", self.sketch))
+        }
+        return replace(self, picture=_cut(self.picture, box).copy(), boxed=True, **cut)
 
     def box(self) -> Rect:
         """The box, inside the picture. Raises PictureError if it is not."""
         h, w = self.picture.shape[:2]
-        if not self.recipe.box:
+        if self.boxed or not self.recipe.box:
             return 0, 0, w, h
         x, y, wide, high = self.recipe.box
         if wide < 1 or high < 1 or x < 0 or y < 0 or x + wide > w or y + high > h:
@@ -129,53 +142,52 @@ class PaintJob:
 
     def run(self, context: Context) -> Generator[Event, Any, None]:
         """Events of a run. Takes FinishWith, Repaint and Touch."""
-        self.check()
+        job = self.alone()
         yield Note("Loading the model")
         score = self.recipe.sample.score(context)
         watch = Watch()
-        stack = yield from self._made(context, score, watch)
-        crop, mask = _cut(self.picture, self.box()), self._boxed(self.mask)
-        task = self.recipe.task
-        results = np.stack([merged(task, crop, made, mask) for made in stack])
-        recipe = replace(self.recipe, inputs=self.inputs(), proof=proof(task, crop, results, mask))
+        stack, job = yield from job._made(context, score, watch)
+        task, crop = job.recipe.task, job.picture
+        results = np.stack([merged(task, crop, made, job.mask) for made in stack])
+        told = proof(task, crop, results, job.mask)
+        recipe = replace(job.recipe, inputs=job.inputs(), proof=told)
         yield Finished(results, spec.to_dict(recipe), watch.calls, watch.seconds)
 
     def inputs(self) -> dict[str, str]:
-        """The first digits of the SHA-256 of the picture, mask and strokes."""
-        given = {"picture": self.picture, "mask": self.mask, "sketch": self.sketch}
-        return {k: _digest(v) for k, v in given.items() if v is not None and v.any()}
+        """The first digits of the SHA-256 of the picture, mask and strokes in the box."""
+        job = self.alone()
+        given = {"picture": job.picture, "mask": job.mask, "sketch": job.sketch}
+        return {k: _digest(v) for k, v in given.items() if v is not None}
 
     # -- the ways -----------------------------------------------------------------------------------
 
     def _made(
         self, context: Context, score: Score, watch: Watch
-    ) -> Generator[Event, Any, np.ndarray]:
-        """What the model makes of the box, (N, h, w, C) at the box's size, before it is merged."""
+    ) -> Generator[Event, Any, tuple[np.ndarray, PaintJob]]:
+        """What the model makes of the box, (N, h, w, C) at the box's size, before it is merged; and the
+        job as it is in the end, for it may be changed on the way."""
         _, _, w, h = self.box()
         side = score.shape[1]
         if self.recipe.way == "windows" and max(w, h) > side:
             fitted = Fitted((w, h), (w, h), side)
             return (yield from self._run(context, score, fitted, watch, None))
         fitted = Fitted.scaled((w, h), side)
-        first = yield from self._run(context, score, fitted, watch, None)
+        first, job = yield from self._run(context, score, fitted, watch, None)
         factor = math.ceil(max(w, h) / side)
         if self.recipe.way == "box" or factor < 2:
-            return first
+            return first, job
         yield Note("Sharpening at full size")
         (cw, ch) = fitted.content
         fine = Fitted((w, h), (cw * factor, ch * factor), side, factor)
-        return (yield from self._run(context, score, fine, watch, first))
+        return (yield from job._run(context, score, fine, watch, first))
 
     def _run(
         self, context: Context, score: Score, fitted: Fitted, watch: Watch, first: np.ndarray | None
-    ) -> Generator[Event, Any, np.ndarray]:
-        sample = self.recipe.sample
+    ) -> Generator[Event, Any, tuple[np.ndarray, PaintJob]]:
         run = _Run(self, context, score, fitted, watch, first)
-        stacks = yield from in_groups(sample.count, run.some)
-        return np.stack([fitted.back(made) for stack in stacks for made in stack])
-
-    def _boxed(self, array: np.ndarray | None) -> np.ndarray | None:
-        return None if array is None or not array.any() else _cut(array, self.box())
+        stacks = yield from in_groups(self.recipe.sample.count, run.some)
+        made = np.stack([fitted.back(made) for stack in stacks for made in stack])
+        return made, run.job
 
 
 @dataclass(frozen=True)
@@ -235,17 +247,11 @@ class _Run:
         watch: Watch,
         first: np.ndarray | None,
     ) -> None:
-        self.job, self.context, self.fitted, self.watch, self.first = (
-            job,
-            context,
-            fitted,
-            watch,
-            first,
-        )
-        self.mask, self.sketch, self.recipe = job.mask, job.sketch, job.recipe
+        self.job, self.context, self.fitted = job, context, fitted
+        self.watch, self.first = watch, first
         self.free = score
         canvas = fitted.canvas
-        known = self._state(_cut(job.picture, job.box()))[0]
+        known = self._state(job.picture)[0]
         if canvas == score.shape[1:]:
             self.score = score
         else:
@@ -256,8 +262,8 @@ class _Run:
 
     def some(self, part: range) -> Generator[Event, Any, np.ndarray]:
         """The candidates of a range, (n, H, W, C) on the canvas."""
-        sampler, score = self.recipe.sample.sampler, self.score
-        seed = self.recipe.sample.seed + part.start
+        sampler, score = self.job.recipe.sample.sampler, self.score
+        seed = self.job.recipe.sample.seed + part.start
         noise = Noise.of(
             seed, len(part), score.shape, score.sde, device=self.context.device, depth=sampler.depth
         )
@@ -292,14 +298,14 @@ class _Run:
         return All(tuple(c.of(part) for c in self.conditions), self.meter)
 
     def _conditions(self) -> tuple[Condition, ...]:
-        known = self.recipe.sample.condition(self.free, self.context.device)
+        known = self.job.recipe.sample.condition(self.free, self.context.device)
         return (*self._task(), known)
 
     def _task(self) -> tuple[Condition, ...]:
-        picture = self._state(_cut(self.job.picture, self.job.box()))
+        picture = self._state(self.job.picture)
         change = torch.from_numpy(self._change()).to(picture) / 255
         paint, painted = picture, torch.zeros_like(change)
-        if (strokes := self._boxed(self.sketch)) is not None:
+        if (strokes := self.job.sketch) is not None:
             colours = self.fitted.forth(strokes)
             paint = self._state_of(colours[..., :3])
             painted = torch.from_numpy(colours[..., 3].copy()).to(picture) / 255
@@ -311,7 +317,7 @@ class _Run:
             self.free.value_range,
         )
         if self.first is None:
-            return self.recipe.task.conditions(scene)
+            return self.job.recipe.task.conditions(scene)
         # What was made at the model's size stays, in the means of blocks; the rest is found anew.
         coarse = torch.cat([self._state_of(self.fitted.forth(made)) for made in self.first])
         return (*Inpaint().conditions(scene), Replacement(Blocks(self.fitted.factor), coarse))
@@ -331,18 +337,21 @@ class _Run:
         """How far each pixel of the canvas may change; everywhere, if nothing is marked and the task
         needs no mask."""
         h, w = self.fitted.canvas
-        mask = self._boxed(self.mask)
+        mask = self.job.mask
         if mask is None:
-            return np.full((h, w), 0 if self.recipe.task.needs_mask else 255, np.uint8)
+            return np.full((h, w), 0 if self.job.recipe.task.needs_mask else 255, np.uint8)
         return self.fitted.mask(mask)
 
     def _change_to(self, message: Repaint) -> None:
         """Take over what is new; what cannot be used raises, and the run ends with the reason."""
-        self.mask = self.mask if message.mask is None else message.mask
-        self.sketch = self.sketch if message.sketch is None else message.sketch
-        self.recipe = message.recipe or self.recipe
-        changed = replace(self.job, recipe=self.recipe, mask=self.mask, sketch=self.sketch)
-        changed.check()
+        job = self.job
+        self.job = replace(
+            job,
+            mask=job.mask if message.mask is None else message.mask,
+            sketch=job.sketch if message.sketch is None else message.sketch,
+            recipe=message.recipe or job.recipe,
+        )
+        self.job.check()
         self.conditions = self._conditions()
 
     def _touched(self, step: Step, paint: np.ndarray, noise: Noise) -> Step:
@@ -353,9 +362,6 @@ class _Run:
         colours = self._state_of(paint[..., :3])
         noised = expand(a, colours) * colours + expand(s, colours) * noise.fresh(step.t, _TOUCH)
         return replace(step, x=torch.where(where, noised, step.x))
-
-    def _boxed(self, array: np.ndarray | None) -> np.ndarray | None:
-        return None if array is None or not array.any() else _cut(array, self.job.box())
 
     def _state(self, crop: np.ndarray) -> Tensor:
         """A picture of the box as a state (1, C, H, W)."""

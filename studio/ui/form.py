@@ -181,6 +181,7 @@ class Choice(Editor):
         self._form = Form(value)
         self._form.changed.connect(lambda _: self.changed.emit(self.value()))
         self._form.setVisible(bool(self._form._editors))
+        self._form.setContentsMargins(0, 4, 0, 0)  # off the explanation above
         self._box.addWidget(self._form)
 
 

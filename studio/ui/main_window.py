@@ -36,7 +36,7 @@ from studio.ui import theme
 from studio.ui.collector import Collector
 from studio.ui.device_menu import DeviceMenu, device_title
 from studio.ui.dialogs import CrashDialog, ask, report_of
-from studio.ui.recipe_panel import differences, summary
+from studio.ui.recipe_panel import summary
 from studio.ui.runner import spawn
 from studio.ui.session import Session
 from studio.ui.tabs import Tab, tabs
@@ -129,7 +129,8 @@ class MainWindow(QMainWindow):
 
     def _menus(self) -> None:
         file = self.menuBar().addMenu(self.tr("&File"))
-        self._action(file, self.tr("Open recipe from a PNG…"), "Ctrl+O", self._open_png)
+        self._action(file, self.tr("Open…"), "Ctrl+O", self._open)
+        self._action(file, self.tr("Open recipe from a PNG…"), "", self._open_png)
         file.addSeparator()
         self._action(file, self.tr("Quit"), "Ctrl+Q", self.close)
         view = self.menuBar().addMenu(self.tr("&View"))
@@ -322,6 +323,12 @@ class MainWindow(QMainWindow):
         else:
             self.open_file(path)
 
+    def _open(self) -> None:
+        """In a mode that opens files, one for it; else the recipe in a picture."""
+        tab = self.modes.currentWidget()
+        if not (isinstance(tab, Tab) and tab.ask_open()):
+            self._open_png()
+
     def _open_png(self) -> None:
         path, _ = QFileDialog.getOpenFileName(self, self.tr("Open a PNG"), "", "PNG (*.png)")
         if path:
@@ -332,15 +339,15 @@ class MainWindow(QMainWindow):
         spawn(self._open_file(path))
 
     async def _open_file(self, path: Path) -> None:
-        tab = self.tabs["sample"]
+        tab: Tab = self.tabs["sample"]
         try:
             recipe = recipes.read_recipe(path)
             if recipe is None:
                 self.tell(self.tr("{name} carries no recipe of this studio").format(name=path.name))
                 return
-            new = spec.from_dict(SampleJob, recipe)
-            spec.check(new)
-            lines = differences(tab.current_job(), new)
+            if recipe.get("kind") == "paint":
+                tab = self.tabs["canvas"]
+            lines = tab.changes(recipe)
             if not lines:
                 self.tell(
                     self.tr("{name} has the recipe that is set already").format(name=path.name)
@@ -349,14 +356,21 @@ class MainWindow(QMainWindow):
             title = self.tr("Restore the recipe of {name}?").format(name=path.name)
             if await ask(self, self.tr("Recipe"), title, "\n".join(lines), self.tr("Restore")):
                 tab.open_recipe(recipe)
+                self.modes.setCurrentWidget(tab)
                 self.tell(self.tr("Recipe restored; press Run to make the pictures again"))
         except StudioError as error:
             tab.errors.show_error(error)
         except Exception as error:
             self.crashed(error)
 
-    async def offer_recovery(self) -> None:
-        """After a crash: offer the recipe that was in use."""
+    async def offer_recovery(self, crashed: bool) -> None:
+        """Offer what an earlier session left unsaved; after a crash, also the recipe in use."""
+        if crashed and self.session.settings.recipe:
+            await self._offer_recipe()
+        for tab in self.tabs.values():
+            await tab.offer_recovery()
+
+    async def _offer_recipe(self) -> None:
         recipe = self.session.settings.recipe
         try:
             shown = summary(spec.from_dict(SampleJob, recipe))
@@ -405,6 +419,8 @@ class MainWindow(QMainWindow):
         self._device_timer.stop()
         self._save_layout()
         self.hide()
+        for tab in self.tabs.values():
+            tab.closing()
         runners = [runner for tab in self.tabs.values() for runner in tab.runners()]
         runners += self.device_menu.runners()
         if self.checks is not None:

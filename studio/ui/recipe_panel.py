@@ -5,6 +5,7 @@ are the session's; and what it costs.
 from __future__ import annotations
 
 import dataclasses
+from typing import Any
 
 from PySide6.QtCore import QSize, Qt, Signal
 from PySide6.QtWidgets import (
@@ -13,7 +14,6 @@ from PySide6.QtWidgets import (
     QFrame,
     QHBoxLayout,
     QLabel,
-    QPushButton,
     QScrollArea,
     QSlider,
     QSpinBox,
@@ -38,12 +38,16 @@ CUSTOM = "custom"
 
 
 class RecipePanel(QWidget):
-    """Edits a SampleJob for the model of the session. Emits `changed` when a person changes it."""
+    """Edits a SampleJob for the model of the session. Emits `changed` when a person changes it.
+
+    With `candidates`, as many pictures at first whatever the model, of any class.
+    """
 
     changed = Signal()
 
-    def __init__(self, parent: QWidget | None = None) -> None:
+    def __init__(self, parent: QWidget | None = None, candidates: int | None = None) -> None:
         super().__init__(parent)
+        self._candidates = candidates
         self._entry: Entry | None = None
         self.facts = QLabel()
         self.facts.setObjectName("modelFacts")
@@ -117,8 +121,10 @@ class RecipePanel(QWidget):
     def set_model(self, entry: Entry | None) -> None:
         """Show the facts and classes of the model that is chosen, and the classifiers that fit it."""
         info = entry.info if entry else None
-        if info and (self._entry is None or _at_once(self._entry) != _at_once(entry)):
-            self.count.setValue(_at_once(entry))
+        if self._entry is None and self._candidates:
+            self.count.setValue(self._candidates)
+        elif not self._candidates and info and self._suits(entry) != self._suits(self._entry):
+            self.count.setValue(self._suits(entry))
         self._entry = entry
         if entry is None or info is None:
             self.facts.setText(self.tr("No model on the shelf yet."))
@@ -132,6 +138,12 @@ class RecipePanel(QWidget):
         wanted = self.classes.currentData() if self._guides else None
         self._offer_classifiers(chosen if chosen in self._classifiers else "")
         self._offer_classes(wanted)
+
+    def _suits(self, entry: Entry | None) -> int:
+        """How many pictures a person can wait for at first, of a model's size; 0 for no model."""
+        if entry is None or entry.info is None:
+            return 0
+        return 16 if entry.info.size <= 64 else 4 if entry.info.size <= 128 else 1
 
     def _offer_classifiers(self, wanted: str) -> None:
         """None and those that fit; and the one that is wanted, which a recipe may know better."""
@@ -156,8 +168,9 @@ class RecipePanel(QWidget):
             self.classes.addItem(self.tr("Each in turn"), "each")
         for name in names:
             self.classes.addItem(name.capitalize(), name)
-        # A model that knows classes draws best when it is told one.
-        chosen = self.classes.findData("each" if wanted is None else wanted)
+        # A model that knows classes draws best when it is told one; what is repainted has its own.
+        suits = "" if self._candidates else "each"
+        chosen = self.classes.findData(suits if wanted is None else wanted)
         self.classes.setCurrentIndex(max(0, chosen))
         self.classes.setEnabled(self._guides)
         self.classes.setToolTip(
@@ -234,7 +247,8 @@ class RecipePanel(QWidget):
         top.addRow(self.tr("Class"), self.classes)
         top.addRow(self.tr("Classifier"), self.classifier)
         top.addRow(self.tr("Guidance"), self.guidance)
-        top.addRow(self.tr("Pictures"), pictures)
+        many = self.tr("Candidates") if self._candidates else self.tr("Pictures")
+        top.addRow(many, pictures)
         top.addRow(self.tr("Seed"), self.seed)
         box = QVBoxLayout(self)
         box.setContentsMargins(0, 0, 0, 0)
@@ -308,12 +322,6 @@ def scrolled(widget: QWidget) -> QScrollArea:
     return area
 
 
-def _at_once(entry: Entry | None) -> int:
-    """How many pictures a person can wait for at first, of a model's size."""
-    size = entry.info.size if entry and entry.info else 0
-    return 16 if size <= 64 else 4 if size <= 128 else 1
-
-
 def summary(job: SampleJob) -> str:
     """A job in a few words, a line each."""
     lines = [job.model, spec.title(type(job.sampler))]
@@ -327,8 +335,8 @@ def summary(job: SampleJob) -> str:
     return "\n".join([*lines, pictures, f"seed {job.seed}"])
 
 
-def differences(old: SampleJob, new: SampleJob) -> list[str]:
-    """What changes from one job to the other, a line each: "Seed: 3 → 7"."""
+def differences(old: Any, new: Any) -> list[str]:
+    """What changes from one recipe to the other, a line each: "Seed: 3 → 7"."""
     before, after = _flat(spec.to_dict(old)), _flat(spec.to_dict(new))
     lines = []
     for key in sorted(before.keys() | after.keys()):
@@ -346,12 +354,3 @@ def _flat(data: dict[str, object], prefix: str = "") -> dict[str, object]:
         else:
             flat[name] = value
     return flat
-
-
-def run_button(text: str, tip: str) -> QPushButton:
-    """The primary button of a mode."""
-    button = QPushButton(text)
-    button.setObjectName("run")
-    button.setToolTip(tip)
-    button.setAccessibleName(text)
-    return button

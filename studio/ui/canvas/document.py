@@ -15,6 +15,7 @@ from pathlib import Path
 
 import numpy as np
 
+from studio.engine import boxes
 from studio.errors import PictureError
 from studio.ui.canvas import marks
 from studio.ui.canvas.brush import Brush
@@ -354,16 +355,10 @@ class Document:
 
         The padding gives way before the square leaves the picture.
         """
-        around = self.bounds("mask")
-        x, y, w, h = around or self._box
-        least = max(side, w, h) if around else side
-        most = max(least, min(self.size))
-        square = min(max(least, max(w, h) + 2 * padding), most) if around else least
-        left, top = (
-            _placed(start + (length - square) // 2, square, whole)
-            for start, length, whole in zip((x, y), (w, h), self.size)
-        )
-        return left, top, square, square
+        marked = self.bounds("mask")
+        if marked is None:
+            return boxes.square(self._box, self.size, side)
+        return boxes.around(marked, self.size, side, padding)
 
     # -- how changes are made ------------------------------------------------------------------
 
@@ -457,8 +452,3 @@ def _by_tile(rect: Rect) -> Iterator[tuple[slice, slice]]:
             slice(row * TILE, min((row + 1) * TILE, rect[1] + rect[3])),
             slice(column * TILE, min((column + 1) * TILE, rect[0] + rect[2])),
         )
-
-
-def _placed(start: int, length: int, whole: int) -> int:
-    """Where a stretch lies that keeps within `whole`; in its middle if it is longer."""
-    return (whole - length) // 2 if length > whole else min(max(start, 0), whole - length)

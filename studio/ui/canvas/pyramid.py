@@ -125,8 +125,9 @@ class Pyramid:
         end, done = time.perf_counter() + seconds, None
         across = max(1, _PORTION // (_TILE << level) ** 2)
         while level > 0 and (box := self._stale_box(level, rect)) is not None:
-            top, left = box[0], box[2]
-            part = (left * _TILE, top * _TILE, min(across, box[3] - left) * _TILE, _TILE)
+            top, _, left, right = box
+            left += int(self._stale[level][top, left:right].argmax())
+            part = (left * _TILE, top * _TILE, min(across, right - left) * _TILE, _TILE)
             self.refresh(level, part)
             done = part if done is None else _united(done, part)
             if time.perf_counter() > end:

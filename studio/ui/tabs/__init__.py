@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Any
 
 from PySide6.QtCore import Signal
 from PySide6.QtWidgets import QWidget
 
+from studio.engine.engine import Job
 from studio.engine.events import Event
-from studio.engine.jobs import SampleJob
 from studio.ui.dialogs import ErrorBox
 from studio.ui.runner import Runner
 from studio.ui.session import Session
@@ -19,7 +20,7 @@ class Tab(QWidget):
 
     `status` carries words for the status line, `bug` an exception for the crash dialog, `leave` the
     name of the mode to go to; `errors` is where a person is told of problems, beside the button that
-    failed. A mode with a recipe also has `job`, `current_job` and `open_recipe`.
+    failed. A mode with a recipe also has `job`, `changes` and `open_recipe`.
     """
 
     title = ""
@@ -34,12 +35,13 @@ class Tab(QWidget):
         self.runner = Runner(session.engine, self.receive)
         self.runner.bug.connect(self.bug)
 
-    def job(self) -> SampleJob:
+    def job(self) -> Job:
         """What Run starts. Raises StudioError if something is missing."""
         raise NotImplementedError
 
-    def current_job(self) -> SampleJob:
-        """The job as it is set now, for comparing with a recipe that is dropped."""
+    def changes(self, recipe: dict[str, Any]) -> list[str]:
+        """What restoring a recipe would change, a line each. Raises SpecError if it is not for this
+        mode."""
         raise NotImplementedError
 
     def receive(self, event: Event) -> None:
@@ -52,6 +54,16 @@ class Tab(QWidget):
         """What closing the window now would stop, in a sentence; empty if nothing is lost by it."""
         return self.tr("Pictures are still being made.") if self.runner.busy else ""
 
+    async def offer_recovery(self) -> None:
+        """Offer what an earlier session left unsaved in this mode."""
+
+    def closing(self) -> None:
+        """The window closes: keep what would be lost."""
+
+    def ask_open(self) -> bool:
+        """Ask for a file to open in this mode; False leaves it to the window."""
+        return False
+
     def runners(self) -> list[Runner]:
         """Every runner of the mode, for closing in order."""
         return [self.runner]
@@ -63,7 +75,8 @@ class Tab(QWidget):
 
 def tabs() -> dict[str, Callable[[Session], Tab]]:
     """Every mode, in the order of the window."""
+    from studio.ui.tabs.canvas import CanvasTab
     from studio.ui.tabs.models import ModelsTab
     from studio.ui.tabs.sample import SampleTab
 
-    return {"sample": SampleTab, "models": ModelsTab}
+    return {"sample": SampleTab, "canvas": CanvasTab, "models": ModelsTab}

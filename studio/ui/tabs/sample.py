@@ -23,17 +23,17 @@ from PySide6.QtWidgets import (
 )
 
 from studio import spec
-from studio.diffusion.catalog import PRESETS
 from studio.engine.events import Begun, Event, Finished, Metric, Note, Picture, Progress, Saved
 from studio.engine.exports import ExportJob
-from studio.engine.jobs import FinishWith, SampleJob
+from studio.engine.jobs import SampleJob
 from studio.engine.trajectory import Frame, Trajectory
 from studio.errors import StudioError
 from studio.ui import theme
 from studio.ui.gallery import Gallery
 from studio.ui.inspector import Inspector
 from studio.ui.picture_view import PictureView
-from studio.ui.recipe_panel import RecipePanel, run_button, scrolled
+from studio.ui.recipe_panel import RecipePanel, differences, scrolled
+from studio.ui.run_bar import RunBar
 from studio.ui.runner import Runner
 from studio.ui.session import Session
 from studio.ui.tabs import Tab
@@ -81,16 +81,8 @@ class SampleTab(Tab):
         box.addWidget(split)
 
     def _left(self) -> QWidget:
-        self.run_button = run_button(self.tr("Run"), "")
-        self.pause_button = self._verb("pause", self.tr("Pause"), self.tr("Hold the solver (K)"))
-        self.step_button = self._verb("step", self.tr("Step"), self.tr("One step, then hold (.)"))
-        self.finish_button = self._verb(
-            "finish", self.tr("Finish"), self.tr("Finish quickly from here (F)")
-        )
-        verbs = QHBoxLayout()
-        verbs.setSpacing(4)
-        for button in (self.pause_button, self.step_button, self.finish_button):
-            verbs.addWidget(button, 1)
+        self.verbs = RunBar(self, self.runner, self.start)
+        self.run_button = self.verbs.run
         side = QWidget()
         side.setMinimumWidth(270)
         side.setMaximumWidth(380)
@@ -99,22 +91,8 @@ class SampleTab(Tab):
         box.setSpacing(8)
         box.addWidget(scrolled(self.panel), 1)
         box.addWidget(self.errors)
-        box.addWidget(self.run_button)
-        box.addLayout(verbs)
+        box.addWidget(self.verbs)
         return side
-
-    def _verb(self, name: str, text: str, tip: str) -> QToolButton:
-        button = QToolButton()
-        button.setText(text)
-        button.setIcon(theme.icon(name))
-        button.setObjectName(name)
-        button.setToolTip(tip)
-        button.setAccessibleName(text)
-        button.setToolButtonStyle(Qt.ToolButtonStyle.ToolButtonTextBesideIcon)
-        button.setSizePolicy(
-            button.sizePolicy().Policy.Expanding, button.sizePolicy().verticalPolicy()
-        )
-        return button
 
     def _centre(self) -> QWidget:
         bar = QHBoxLayout()
@@ -195,10 +173,6 @@ class SampleTab(Tab):
         return menu
 
     def _connect(self) -> None:
-        self.run_button.clicked.connect(self.run_or_stop)
-        self.pause_button.clicked.connect(self.pause_or_go)
-        self.step_button.clicked.connect(self.runner.step)
-        self.finish_button.clicked.connect(self.finish)
         self.views.idClicked.connect(lambda _: self._redraw())
         self.timeline.scrubbed.connect(self._scrub)
         self.timeline.live_requested.connect(self._follow)
@@ -212,14 +186,7 @@ class SampleTab(Tab):
         self.exports.failed.connect(self._failed)
         self.exports.bug.connect(self.bug)
         self.session.model_changed.connect(self._model_changed)
-        for key, verb in (
-            ("Ctrl+Return", self.run_or_stop),
-            ("Escape", self._escape),
-            ("K", self.pause_or_go),
-            (".", self.runner.step),
-            ("F", self.finish),
-            ("X", self._next_view),
-        ):
+        for key, verb in (("Escape", self._escape), ("X", self._next_view)):
             QShortcut(QKeySequence(key), self, verb, context=Qt.ShortcutContext.WindowShortcut)
 
     # -- verbs --------------------------------------------------------------------------------------
@@ -230,24 +197,12 @@ class SampleTab(Tab):
         self.session.remember(recipe=spec.to_dict(job))
         return job
 
+    def start(self) -> None:
+        self.errors.clear()
+        self.runner.start(self.job)
+
     def run_or_stop(self) -> None:
-        if self.runner.busy:
-            self.runner.stop()
-        elif self.run_button.isEnabled():
-            self.errors.clear()
-            self.runner.start(self.job)
-
-    def pause_or_go(self) -> None:
-        if self.runner.state == "paused":
-            self.runner.resume()
-        else:
-            self.runner.pause()
-
-    def finish(self) -> None:
-        """Go on from here with the quick sampler, to the end."""
-        if self.runner.busy:
-            self.runner.send(FinishWith(PRESETS["quick"][1]))
-            self.runner.resume()
+        self.verbs.run_or_stop()
 
     def shown(self) -> None:
         self.inspector.load_plot()
@@ -260,9 +215,10 @@ class SampleTab(Tab):
         self.panel.show_job(job)
         self.panel.seed.lock.setChecked(True)
 
-    def current_job(self) -> SampleJob:
-        """The recipe as it stands, for comparing with one that is dropped."""
-        return self.panel.job()
+    def changes(self, recipe: dict[str, Any]) -> list[str]:
+        new = spec.from_dict(SampleJob, recipe)
+        spec.check(new)
+        return differences(self.panel.job(), new)
 
     # -- events -------------------------------------------------------------------------------------
 
@@ -379,30 +335,12 @@ class SampleTab(Tab):
     # -- states -------------------------------------------------------------------------------------
 
     def _state(self, state: str) -> None:
-        busy = state != "idle"
-        self.run_button.setText(
-            {"idle": self.tr("Run"), "stopping": self.tr("Stopping after this call…")}.get(
-                state, self.tr("Stop")
-            )
-        )
-        self.run_button.setProperty("busy", busy)
-        self.run_button.style().unpolish(self.run_button)
-        self.run_button.style().polish(self.run_button)
-        self.run_button.setIcon(theme.icon("stop") if busy else theme.icon("play", "on_accent"))
-        able = self.session.model is not None and state != "stopping"
-        self.run_button.setEnabled(able)
-        self.run_button.setToolTip(self._run_tip(busy))
-        for button in (self.pause_button, self.step_button, self.finish_button):
-            button.setEnabled(state in ("running", "paused"))
-        paused = state == "paused"
-        self.pause_button.setText(self.tr("Go on") if paused else self.tr("Pause"))
-        self.pause_button.setIcon(theme.icon("play" if paused else "pause"))
-        told = {
-            "paused": self.tr("Paused: the solver is held where it is"),
-            "stopping": self.tr("Stopping after this network call"),
-        }
-        if state in told:
-            self.status.emit(told[state])
+        why_not = ""
+        if self.session.model is None:
+            why_not = self.tr("There is no model on the shelf yet: get one, or train one")
+        self.verbs.show_state(state, why_not, self.tr("Sample with this recipe (Ctrl+Enter)"))
+        if told := self.verbs.told(state):
+            self.status.emit(told)
         if state == "idle" and self._shown is not None and not self.view_finished:
             self.status.emit(self.tr("Stopped; what was reached stays on the timeline"))
 
@@ -411,11 +349,6 @@ class SampleTab(Tab):
         """Whether the run on screen came to its end."""
         frames = self._trajectory.frames if self._trajectory else []
         return bool(frames) and frames[-1].log_snr >= self._trajectory.high  # type: ignore[union-attr]
-
-    def _run_tip(self, busy: bool) -> str:
-        if self.session.model is None:
-            return self.tr("There is no model on the shelf yet: train one from the command line")
-        return self.tr("Stop (Esc)") if busy else self.tr("Sample with this recipe (Ctrl+Enter)")
 
     def _failed(self, error: StudioError) -> None:
         self.view.set_hud("")

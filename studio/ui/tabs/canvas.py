@@ -1,0 +1,600 @@
+"""Mode 2, Canvas: paint what should change, sketch, and let the model repaint it."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from PySide6.QtCore import Qt, QTimer
+from PySide6.QtGui import QKeySequence, QShortcut
+from PySide6.QtWidgets import (
+    QHBoxLayout,
+    QLabel,
+    QMenu,
+    QSplitter,
+    QToolButton,
+    QVBoxLayout,
+    QWidget,
+)
+
+from studio import spec
+from studio.diffusion.sampler import Sampler
+from studio.engine.events import Begun, Event, Finished, Note, Picture, Progress, Shares
+from studio.engine.paint import PaintJob, PaintRecipe, Rect, Repaint, Touch
+from studio.engine.trajectory import Frame
+from studio.errors import PictureError, SpecError, StudioError
+from studio.ui import theme
+from studio.ui.canvas.document import Document
+from studio.ui.canvas.files import CanvasFiles
+from studio.ui.canvas.mixer import Mixer, Term
+from studio.ui.canvas.options_bar import OptionsBar
+from studio.ui.canvas.staging import Staging, of_document
+from studio.ui.canvas.strip import CandidateStrip
+from studio.ui.canvas.task_panel import TaskPanel
+from studio.ui.canvas.tool_strip import ToolStrip
+from studio.ui.canvas.view import CanvasView
+from studio.ui.recipe_panel import RecipePanel, differences, scrolled
+from studio.ui.run_bar import RunBar
+from studio.ui.runner import Runner
+from studio.ui.session import Session
+from studio.ui.tabs import Tab
+
+_PAUSE = 250  # milliseconds from the last stroke to a live run
+_LIVE_CALLS = 40  # what a live run may cost; a dearer sampler is replaced
+_PADDING = 0.35  # of the paint's longer side, around it in a box that follows it
+
+
+class CanvasTab(Tab):
+    title = "Canvas"
+
+    def __init__(self, session: Session) -> None:
+        super().__init__(session)
+        self.setObjectName("canvasPage")
+        self.files = CanvasFiles(session, self, self._extras)
+        self.view = CanvasView()
+        self.tools = ToolStrip(self.view)
+        self.options = OptionsBar(self.view, self.files.masks)
+        self.strip = CandidateStrip()
+        self.staging = Staging(self.view, self.strip)
+        self.task = TaskPanel()
+        self.panel = RecipePanel(candidates=4)
+        self.mixer = Mixer()
+        self._box: Rect = (0, 0, 1, 1)  # of the run under way
+        self._job: PaintJob | None = None
+        self._frame: Frame | None = None
+        self._held: np.ndarray | None = None  # the strokes in the box when the run was paused
+        self._recipe: dict[str, Any] = {}  # of what was accepted last
+        self._placed = False  # whether the box was put where it is by hand
+        self._again = False  # live: run once more when this one has ended
+        self._live = QTimer(self, singleShot=True, interval=_PAUSE)
+        self._build()
+        self._connect()
+        self.panel.set_model(session.model)
+        self._tell_terms()
+        self._state("idle")
+
+    # -- layout -------------------------------------------------------------------------------------
+
+    def _build(self) -> None:
+        split = QSplitter(Qt.Orientation.Horizontal)
+        split.setObjectName("canvasSplit")
+        split.setChildrenCollapsible(False)
+        for part, stretch in ((self._left(), 0), (self._centre(), 1)):
+            split.addWidget(part)
+            split.setStretchFactor(split.count() - 1, stretch)
+        split.setSizes([300, 1000])
+        box = QVBoxLayout(self)
+        box.setContentsMargins(0, 0, 0, 0)
+        box.addWidget(split)
+
+    def _left(self) -> QWidget:
+        self.verbs = RunBar(self, self.runner, self.start, self.resume)
+        heading = QLabel(self.tr("Weights"))
+        heading.setProperty("role", "heading")
+        inside = QWidget()
+        column = QVBoxLayout(inside)
+        column.setContentsMargins(0, 0, 0, 0)
+        column.setSpacing(12)
+        for widget in (self.task, self.panel, heading, self.mixer):
+            column.addWidget(widget)
+        column.addStretch()
+        side = QWidget()
+        side.setMinimumWidth(280)
+        side.setMaximumWidth(400)
+        box = QVBoxLayout(side)
+        box.setContentsMargins(12, 12, 8, 12)
+        box.setSpacing(8)
+        box.addWidget(scrolled(inside), 1)
+        box.addWidget(self.errors)
+        box.addWidget(self.verbs)
+        return side
+
+    def _centre(self) -> QWidget:
+        top = QHBoxLayout()
+        top.setContentsMargins(0, 0, 8, 0)
+        top.addWidget(self.options, 1)
+        top.addWidget(self._file_button(), 0, Qt.AlignmentFlag.AlignTop)
+        middle = QHBoxLayout()
+        middle.setSpacing(0)
+        middle.addWidget(self.tools)
+        middle.addWidget(self.view, 1)
+        upper = QWidget()
+        box = QVBoxLayout(upper)
+        box.setContentsMargins(0, 8, 8, 0)
+        box.setSpacing(4)
+        box.addLayout(top)
+        box.addLayout(middle, 1)
+        lower = QWidget()
+        low = QVBoxLayout(lower)
+        low.setContentsMargins(8, 4, 12, 8)
+        low.addWidget(self.strip)
+        split = QSplitter(Qt.Orientation.Vertical)
+        split.setObjectName("stripSplit")
+        split.setChildrenCollapsible(False)
+        split.addWidget(upper)
+        split.addWidget(lower)
+        split.setStretchFactor(0, 1)
+        split.setSizes([620, 150])
+        return split
+
+    def _file_button(self) -> QToolButton:
+        menu = QMenu(self)
+        for name, text, key, verb in (
+            ("open", self.tr("Open picture or project…"), "", self.files.ask_open),
+            ("save_picture", self.tr("Save picture…"), "Ctrl+S", lambda: self.save("picture")),
+            (
+                "save_project",
+                self.tr("Save project…"),
+                "Ctrl+Shift+S",
+                lambda: self.save("project"),
+            ),
+        ):
+            action = menu.addAction(text)
+            action.setObjectName(name)
+            action.setShortcut(QKeySequence(key))
+            action.setShortcutContext(Qt.ShortcutContext.WidgetWithChildrenShortcut)
+            action.triggered.connect(lambda _=False, verb=verb: verb())
+            self.addAction(action)
+        button = QToolButton()
+        button.setText(self.tr("File"))
+        button.setIcon(theme.icon("open"))
+        button.setObjectName("canvasFile")
+        button.setAccessibleName(self.tr("Open and save"))
+        button.setToolTip(self.tr("Open and save pictures and projects"))
+        button.setToolButtonStyle(Qt.ToolButtonStyle.ToolButtonTextBesideIcon)
+        button.setPopupMode(QToolButton.ToolButtonPopupMode.InstantPopup)
+        button.setMenu(menu)
+        return button
+
+    def _connect(self) -> None:
+        self.files.opened.connect(self._opened)
+        for source in (self.files, self.runner):
+            source.failed.connect(self._failed)
+        self.files.bug.connect(self.bug)
+        self.files.status.connect(self.status)
+        self.view.edited.connect(self._edited)
+        self.view.open_requested.connect(self.files.ask_open)
+        self.view.dropped.connect(lambda paths: self.open_path(paths[0]))
+        self.view.pasted.connect(self._pasted)
+        self.view.stroke_began.connect(self._live.stop)
+        self.options.mask_import_requested.connect(self.files.import_mask)
+        self.options.mask_export_requested.connect(lambda: self.save("mask"))
+        self.strip.more_requested.connect(self._more)
+        self.staging.accepted.connect(self._accepted)
+        self.task.changed.connect(self._task_changed)
+        self.task.live_changed.connect(lambda _: self._live_switched())
+        self.panel.changed.connect(self._task_changed)
+        self.mixer.weight_changed.connect(self._weigh)
+        self.runner.state_changed.connect(self._state)
+        self.session.model_changed.connect(self._model_changed)
+        self._live.timeout.connect(self._run_live)
+        QShortcut(
+            QKeySequence("Escape"),
+            self,
+            self.runner.stop,
+            context=Qt.ShortcutContext.WindowShortcut,
+        )
+
+    # -- what is run --------------------------------------------------------------------------------
+
+    def recipe(self) -> PaintRecipe:
+        """The recipe as it is set. Raises StudioError if something is missing or makes no sense."""
+        recipe = PaintRecipe(
+            sample=self.panel.job(),
+            task=self.task.task(),
+            way=self.task.way(),
+            box=self._document().box,
+        )
+        spec.check(recipe)
+        return recipe
+
+    def job(self) -> PaintJob:
+        recipe = self.recipe()
+        sample = replace(recipe.sample, seed=self.panel.seed.take())
+        if self.task.live:
+            sample = replace(sample, sampler=_quick(sample.sampler))
+        return self._made(replace(recipe, sample=sample))
+
+    def _made(self, recipe: PaintRecipe) -> PaintJob:
+        document = self._document()
+        document.finish()
+        self._box = document.box
+        x, y, w, h = self._box
+        job = PaintJob(
+            recipe,
+            of_document(document, self._box),
+            document.mask[y : y + h, x : x + w].copy(),
+            document.sketch[y : y + h, x : x + w].copy(),
+            boxed=True,
+        )
+        job.check()
+        self._job = job
+        self.staging.begin(job, self._box)
+        self.files.keep_mask()
+        return job
+
+    def _document(self) -> Document:
+        if self.view.document is None:
+            raise PictureError("There is no picture yet.", "Open, paste or drop one.")
+        return self.view.document
+
+    def start(self) -> None:
+        self.errors.clear()
+        self._live.stop()
+        self.runner.start(self.job)
+
+    def resume(self) -> None:
+        """Go on; what was painted while the run was held goes onto the noisy state."""
+        touched = self._touched()
+        if touched is not None:
+            self.runner.send(Touch(touched))
+        self._held = None
+        self.runner.resume()
+
+    def _touched(self) -> np.ndarray | None:
+        """The strokes made in the box since the run was paused, (h, w, 4); None if there are none."""
+        if self._held is None or self.view.document is None:
+            return None
+        now = self._cut("sketch")
+        changed = (now != self._held).any(-1) & (now[..., 3] > 0)
+        if not changed.any():
+            return None
+        return np.dstack([now[..., :3], np.where(changed, 255, 0).astype(np.uint8)])
+
+    def _cut(self, layer: str) -> np.ndarray:
+        """A copy of a layer in the box of the run under way."""
+        x, y, w, h = self._box
+        return getattr(self._document(), layer)[y : y + h, x : x + w].copy()
+
+    def _more(self) -> None:
+        """Other candidates for the same: the next seeds."""
+        if not self.runner.busy:
+            self.panel.seed.set_value((self.panel.seed.value() + self.panel.count.value()) % 2**32)
+            self.start()
+
+    def _repaint(self) -> None:
+        """Tell the run under way what has changed; from its next step on it goes by that."""
+        if self._job is None or not self.runner.busy or self._job.recipe.way != "box":
+            return
+        try:
+            recipe = replace(self.recipe(), box=self._job.recipe.box)
+            recipe = replace(
+                recipe, sample=replace(self._job.recipe.sample, guidance=recipe.sample.guidance)
+            )
+            changed = replace(
+                self._job, recipe=recipe, mask=self._cut("mask"), sketch=self._cut("sketch")
+            )
+            changed.check()
+        except StudioError as error:
+            self.status.emit(error.message)
+            return
+        self._job = changed
+        self.staging.change(changed)
+        self.runner.send(Repaint(changed.mask, changed.sketch, recipe))
+
+    # -- live ---------------------------------------------------------------------------------------
+
+    def _edited(self, layer: str) -> None:
+        """A mark is finished."""
+        if layer == "box":
+            self._placed = True
+        elif layer == "mask":
+            self._follow()
+        if self.task.live:
+            self._live.start()
+            self.task.set_live_state("waiting")
+        elif layer != "box" and self.runner.state == "running":
+            self._repaint()
+
+    def _follow(self) -> None:
+        """Put the box around the paint, unless it is around it already or was placed by hand."""
+        document, model = self.view.document, self.session.model
+        if document is None or model is None or model.info is None or self.runner.busy:
+            return
+        bounds = document.bounds("mask")
+        if bounds is None:
+            return
+        x, y, w, h = document.box
+        bx, by, bw, bh = bounds
+        inside = x <= bx and y <= by and bx + bw <= x + w and by + bh <= y + h
+        if inside and (self._placed or not self._loose(document.box, bounds)):
+            return
+        padding = max(8, round(_PADDING * max(bw, bh)))
+        document.set_box(document.fit_box(min(model.info.size, *document.size), padding))
+
+    def _loose(self, box: Rect, bounds: Rect) -> bool:
+        """Whether a box is so much larger than the paint that the model would hardly see it."""
+        info = self.session.model.info if self.session.model else None
+        side = max(box[2], box[3])
+        return info is not None and side > info.size and side > 3 * max(bounds[2], bounds[3])
+
+    def _run_live(self) -> None:
+        if not self.task.live or not self.isVisible() or self.view.document is None:
+            return
+        if self.runner.busy:
+            self._again = True
+            self.runner.stop()
+        else:
+            self.start()
+
+    def _live_switched(self) -> None:
+        if self.task.live:
+            self._live.start()
+        else:
+            self._live.stop()
+            self._again = False
+        self._tell_live()
+
+    def _tell_live(self) -> None:
+        if not self.task.live:
+            self.task.set_live_state("off")
+        elif self._live.isActive():
+            self.task.set_live_state("waiting")
+        else:
+            fresh = self.staging.count > 0
+            self.task.set_live_state(
+                "working" if self.runner.busy else "fresh" if fresh else "waiting"
+            )
+
+    # -- events -------------------------------------------------------------------------------------
+
+    def receive(self, event: Event) -> None:
+        match event:
+            case Begun():
+                self._frame = None
+            case Picture():
+                self._frame = event.frame
+                self._show_frame()
+            case Shares():
+                self.mixer.show_shares({_TERMS.get(k, k): v for k, v in event.shares.items()})
+            case Progress():
+                self.view.set_busy(
+                    self.tr("step {step}/{total} · {calls} calls").format(
+                        step=event.step, total=event.total, calls=event.calls
+                    )
+                )
+            case Finished():
+                self.staging.finish(event)
+                self.status.emit(
+                    self.tr("{calls} network calls in {seconds:.1f} s").format(
+                        calls=event.calls, seconds=event.seconds
+                    )
+                )
+            case Note():
+                self.status.emit(self.tr(event.text))
+                self.view.set_busy(self.tr(event.text))
+
+    def _show_frame(self) -> None:
+        """A run that is held shows its noisy state, which can be painted on."""
+        if self._frame is not None:
+            held = self.runner.state == "paused"
+            self.staging.form(self._frame.x if held else self._frame.denoised)
+
+    def _state(self, state: str) -> None:
+        self.verbs.show_state(state, self._why_not(), self.tr("Repaint (Ctrl+Enter)"))
+        if told := self.verbs.told(state):
+            self.status.emit(told)
+        if state == "paused":
+            self._held = self._cut("sketch")
+            self.status.emit(
+                self.tr("Paused. Paint colours onto the noise, and go on: they become part of it")
+            )
+        if state in ("paused", "running"):
+            self._show_frame()
+        if state == "idle":
+            self.view.set_busy("")
+            self.staging.end()
+            self._held = None
+            if self._again:
+                self._again = False
+                QTimer.singleShot(0, self._run_live)
+        self._tell_live()
+
+    def _why_not(self) -> str:
+        """Why a run cannot begin; empty if it can."""
+        if self.session.model is None:
+            return self.tr("There is no model on the shelf yet: get one, or train one")
+        document = self.view.document
+        if document is None:
+            return self.tr("There is no picture yet: open, paste or drop one")
+        try:
+            needs = self.task.task().needs_mask
+        except SpecError as error:
+            return error.message
+        if needs and document.bounds("mask") is None:
+            return self.tr("Nothing is painted: paint what should change")
+        return ""
+
+    def _failed(self, error: StudioError) -> None:
+        self.errors.show_error(error)
+        self.status.emit(self.tr("Stopped: {problem}").format(problem=error.message))
+        self.staging.end()
+
+    def _model_changed(self, entry: Any) -> None:
+        self.panel.set_model(entry)
+        self._state(self.runner.state)
+
+    # -- the document -------------------------------------------------------------------------------
+
+    def _opened(self, document: Document, extras: dict[str, Any]) -> None:
+        if self.runner.busy:
+            self.runner.stop()
+        self.staging.clear()
+        self.errors.clear()
+        self._placed, self._recipe = False, {}
+        self.view.set_document(document)
+        self.options.set_document(document)
+        document.listen(lambda layer, _: self._later() if layer != "photo" else None)
+        if isinstance(recipe := extras.get("recipe"), dict):
+            try:
+                self.open_recipe(recipe)
+            except StudioError as error:
+                self.status.emit(error.message)
+        elif note := extras.get("note"):
+            self.status.emit(self.tr("{name}: {note}").format(name=document.name, note=note))
+        self.view.setFocus()
+        self._state(self.runner.state)
+
+    def _later(self) -> None:
+        """The document has changed: what Run may do is looked at again, once things have settled."""
+        if not self.runner.busy:
+            QTimer.singleShot(50, lambda: self._state(self.runner.state))
+
+    def open_path(self, path: Path) -> None:
+        """Open a picture or project, from a drop or the command line."""
+        self.files.open(path)
+
+    def _pasted(self, pixels: np.ndarray) -> None:
+        """A picture from the clipboard: a new document, or colours on the one that is there."""
+        document = self.view.document
+        if document is None:
+            self.files.open_pixels(pixels, self.tr("pasted"))
+            return
+        x, y, _, _ = document.box
+        document.paste(pixels, x, y)
+        self.view.set_layer("sketch")
+        self._edited("sketch")
+
+    def save(self, kind: str) -> None:
+        """Ask where, and save the "picture", the "project" or the "mask"."""
+        self.files.ask_save(kind, self._recipe if kind == "picture" else {})
+
+    def _accepted(self, _: int) -> None:
+        self._recipe = self.staging.recipe
+        self.status.emit(self.tr("Accepted; undo takes it back. The mask is still there"))
+        self._tell_live()
+
+    # -- recipes ------------------------------------------------------------------------------------
+
+    def changes(self, recipe: dict[str, Any]) -> list[str]:
+        new = spec.from_dict(PaintRecipe, recipe)
+        spec.check(new)
+        now = PaintRecipe(sample=self.panel.job(), task=self.task.task(), way=self.task.way())
+        return differences(now, replace(new, box=(), inputs={}, proof={}))
+
+    def open_recipe(self, recipe: dict[str, Any]) -> None:
+        told = spec.from_dict(PaintRecipe, recipe)
+        spec.check(told)
+        if told.sample.model in {e.name for e in self.session.shelf.entries()}:
+            self.session.choose_model(told.sample.model)
+        self.panel.show_job(told.sample)
+        self.panel.seed.lock.setChecked(True)
+        self.task.set_task(told.task)
+        self.task.set_way(told.way)
+        document = self.view.document
+        if document is not None and len(told.box) == 4:
+            document.set_box(told.box)  # type: ignore[arg-type]
+            self._placed = True
+        self._tell_terms()
+
+    def _extras(self) -> dict[str, Any]:
+        """What is kept beside a document: how it was worked on."""
+        try:
+            return {"recipe": spec.to_dict(self.recipe())}
+        except StudioError:
+            return {}
+
+    def _task_changed(self) -> None:
+        self._tell_terms()
+        self._state(self.runner.state)
+        if self.task.live:
+            self._live.start()
+        else:
+            self._repaint()
+
+    # -- weights ------------------------------------------------------------------------------------
+
+    def _tell_terms(self) -> None:
+        """The terms that have a weight, with the weights they have now."""
+        try:
+            task, sample = self.task.task(), self.panel.job()
+        except StudioError:
+            return
+        terms = []
+        for path, key, label in (
+            ("method.weight", "task", self.tr("What is known")),
+            ("hints", "hints", self.tr("Colour hints")),
+        ):
+            if (found := _field(task, path)) is not None:
+                value, about = found
+                terms.append(Term(key, label, self.tr(about.help), value, about.range or (0, 1)))
+        if sample.classes:
+            help_ = self.tr("1 is the class as it was learned; more looks more typical.")
+            terms.append(Term("class", self.tr("Class"), help_, sample.guidance, (0, 20)))
+        self.mixer.set_terms(terms)
+
+    def _weigh(self, key: str, weight: float) -> None:
+        if key == "class":
+            self.panel.guidance.setValue(weight)
+        else:
+            path = {"task": "method.weight", "hints": "hints"}[key]
+            self.task.set_task(spec.replace(self.task.task(), path, weight))
+        self._task_changed()
+
+    # -- the mode in the window ----------------------------------------------------------------------
+
+    def at_stake(self) -> str:
+        return self.tr("A picture is being repainted.") if self.runner.busy else ""
+
+    def runners(self) -> list[Runner]:
+        return [self.runner, *self.files.runners()]
+
+    def ask_open(self) -> bool:
+        self.files.ask_open()
+        return True
+
+    async def offer_recovery(self) -> None:
+        await self.files.offer_recovery()
+
+    def closing(self) -> None:
+        self._live.stop()
+        self.files.close()
+
+
+#: What the meter calls a term, and the row of the mixer that weighs it.
+_TERMS = {
+    "PseudoinverseGuidance": "task",
+    "PosteriorSampling": "task",
+    "ClassifierFree": "class",
+    "ClassifierGuidance": "class",
+    "ClassLabel": "class",
+}
+
+
+def _field(task: Any, path: str) -> tuple[float, spec.About] | None:
+    """The value of a number inside a Spec, and what is said of it; None if it has no such field."""
+    *outer, name = path.split(".")
+    for part in outer:
+        task = getattr(task, part, None)
+    field = next((f for f in spec.fields(task) if f.name == name), None) if task else None
+    return None if field is None else (float(getattr(task, name)), spec.about(field))
+
+
+def _quick(sampler: Sampler) -> Sampler:
+    """A sampler that a person can wait for after every stroke."""
+    cost = sampler.cost()
+    if cost is not None and cost <= _LIVE_CALLS:
+        return sampler
+    return spec.from_dict(Sampler, {"kind": "dpm2m-sde", "steps": 16})
