@@ -38,6 +38,13 @@ def build(settings: Settings | None = None, closed: asyncio.Event | None = None)
 
     Close it with `await window.shutdown()`. `closed` is set when a person closes it.
     """
+    window = _window(settings, closed)
+    window.complete()
+    return window
+
+
+def _window(settings: Settings | None, closed: asyncio.Event | None) -> MainWindow:
+    """The window with its first page; the others follow its first paint."""
     settings = settings or Settings.load()
     app = QApplication.instance()
     assert isinstance(app, QApplication)
@@ -68,7 +75,7 @@ async def _main(measure: bool) -> int:
     closed = asyncio.Event()
     settings = Settings.load()
     crashed, first = not settings.clean, not settings.started
-    window = build(settings, closed)
+    window = _window(settings, closed)
     _report_bugs(window)
     if not measure:
         window.session.remember(clean=False, started=True)

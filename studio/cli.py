@@ -1,7 +1,8 @@
 """The command line. It finds the command, fills it from the options, and says how it ended.
 
 Exit codes: 0; 2 with one line for what the person can mend; 3 when some of several files failed; 130
-when interrupted; 1 for a fault of ours. With --json, stdout gets exactly one JSON object, also when it fails.
+when interrupted; 1 for a fault of ours. With --json, stdout gets exactly one JSON object, also when it
+fails.
 """
 
 from __future__ import annotations
@@ -35,6 +36,7 @@ COMMANDS = {
     "upscale": "studio.commands.paint:Upscale",
     "deblur": "studio.commands.paint:Deblur",
     "likelihood": "studio.commands.likelihood:Likelihood",
+    "grid": "studio.commands.grid:Grid",
     "encode": "studio.commands.flow_tools:Encode",
     "decode": "studio.commands.flow_tools:Decode",
     "interpolate": "studio.commands.flow_tools:Interpolate",

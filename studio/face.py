@@ -65,9 +65,9 @@ def inpaint(
     """That a picture is known where the mask is False: a condition for `sample`.
 
     The picture is uint8 (H, W, C) of the model's size, or (H, W) if it is grey; the mask (H, W) is bool,
-    True = repaint, or uint8 that says how far each pixel may change. `strokes`, uint8 (H, W, 4), are hints
-    of colour. `options` are those of the task: method="pigdm", weight=2, hints=0.7, … Raises SpecError
-    at once if one is unknown, and `sample` PictureError if the picture does not suit the model.
+    True = repaint, or uint8 that says how far each pixel may change. `strokes`, uint8 (H, W, 4), are
+    hints of colour. `options` are those of the task: method="pigdm", weight=2, hints=0.7, … Raises
+    SpecError at once if one is unknown, and `sample` PictureError if the picture does not suit the model.
     """
     return _pictured(tasks.Inpaint(), picture, mask, strokes, options)
 
@@ -94,12 +94,13 @@ def sketch(
 
 
 def upscale(picture: np.ndarray, **options: Any) -> Condition:
-    """That the means of blocks are those of a picture of the model's size; `options`: factor=2, method."""
+    """That the means of blocks are those of a picture of the model's size; `options`: factor=2,
+    method, …"""
     return _pictured(tasks.Upscale(), picture, None, None, options)
 
 
 def deblur(picture: np.ndarray, **options: Any) -> Condition:
-    """That a picture looks like this one when blurred; `options`: radius=1.0, method."""
+    """That a picture looks like this one when blurred; `options`: radius=1.0, method, …"""
     return _pictured(tasks.Deblur(), picture, None, None, options)
 
 

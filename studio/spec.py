@@ -104,11 +104,15 @@ def to_dict(spec: Any) -> dict[str, Any]:
     if any(type(spec) in classes.values() for classes in _FAMILIES.values()):
         out["kind"] = kind(spec)
     for field in dataclasses.fields(spec):
-        value = getattr(spec, field.name)
-        if dataclasses.is_dataclass(value):
-            value = to_dict(value)
-        out[field.name] = list(value) if isinstance(value, tuple) else value
+        out[field.name] = _data(getattr(spec, field.name))
     return out
+
+
+def _data(value: Any) -> Any:
+    """A field's value as plain JSON data: a Spec, a tuple of them, or what is plain already."""
+    if isinstance(value, tuple):
+        return [_data(v) for v in value]
+    return to_dict(value) if dataclasses.is_dataclass(value) else value
 
 
 def from_dict(base: type[T], data: Any) -> T:
@@ -133,8 +137,9 @@ def check(spec: Any) -> None:
     """Raise SpecError if a value of `spec`, or of a Spec inside it, is out of its bounds."""
     for field in dataclasses.fields(spec):
         value, facts = getattr(spec, field.name), about(field)
-        if dataclasses.is_dataclass(value):
-            check(value)
+        for inner in value if isinstance(value, tuple) else (value,):
+            if dataclasses.is_dataclass(inner):
+                check(inner)
         if isinstance(value, float) and not math.isfinite(value):
             raise SpecError(f"{label(field)} must be a finite number, not {value}.")
         if facts.range and isinstance(value, int | float) and not isinstance(value, bool):

@@ -22,11 +22,11 @@ LAYERS = [
     {"errors", "spec", "paths", "settings", "lazy"},
     {"diffusion"},
     {"networks"},
-    {"weights", "recipes", "photos"},
+    {"weights", "recipes", "photos", "choose"},
     {"training"},
     {"engine"},
     {"ui"},
-    {"app", "cli", "__init__", "__main__", "commands", "face", "choose", "terminal"}
+    {"app", "cli", "__init__", "__main__", "commands", "face", "terminal"}
     | {"desktop", "doctor", "bench", "bench_models"},
 ]
 HOMES = {

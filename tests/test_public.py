@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import subprocess
 import sys
 import warnings
@@ -12,6 +13,8 @@ from conftest import REPOSITORY, gaussian_score
 import studio
 from studio import choose
 from studio.diffusion.catalog import PRESETS, SAMPLERS
+from studio.diffusion.sampler import Sampler
+from studio.diffusion.tasks import Inpaint, Task
 from studio.errors import CheckpointError, DeviceError, SpecError
 from studio.lazy import torch
 
@@ -105,6 +108,19 @@ def test_a_member_of_a_family_is_chosen_before_its_options():
     assert sampler.predictor.eta == 0.5
     with pytest.raises(SpecError, match="snr"):
         choose.sampler("pc", None, {"corrector": "none", "snr": "0.2"})
+
+
+def test_options_reach_into_what_stands_side_by_side():
+    both = dataclasses.make_dataclass("Both", [("task", Task), ("sampler", Sampler)], frozen=True)
+    base = both(Inpaint(), PRESETS["paper"][1])
+    chosen = choose.with_options(
+        base, {"weight": "2", "snr": "0.3", "method": "pigdm", "steps": "9", "task.hints": "0.1"}
+    )
+    assert (chosen.task.method.weight, chosen.task.hints) == (2, 0.1)
+    # The outermost of that name.
+    assert (chosen.sampler.steps, chosen.sampler.corrector.snr) == (9, 0.3)
+    with pytest.raises(SpecError, match="wieght"):
+        choose.with_options(base, {"wieght": "2"})
 
 
 def test_a_top_level_name_wins_over_an_inner_one():

@@ -1,4 +1,4 @@
-"""What the commands that draw pictures with a model share: sampler, seed, class, and how a run is shown."""
+"""What the commands that draw with a model share: sampler, seed, class, and how a run is shown."""
 
 from __future__ import annotations
 

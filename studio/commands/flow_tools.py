@@ -8,30 +8,35 @@ from __future__ import annotations
 
 import json
 import math
-import time
 import zipfile
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator
+from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 
 from studio import recipes, spec, terminal
 from studio.commands import Command, Outcome, given, positional
 from studio.diffusion import pictures
-from studio.diffusion.flow import FlowMap, slerp
-from studio.diffusion.sampler import Step
 from studio.diffusion.score import Score
+from studio.engine.events import Event, Finished, Note, Progress
+from studio.engine.flow_jobs import (
+    MOST_FRAMES,
+    Decoded,
+    DecodeJob,
+    Encoded,
+    EncodeJob,
+    InterpolateJob,
+    RoundTripJob,
+    row,
+    there_and_back,
+)
+from studio.engine.jobs import Setting
 from studio.errors import PictureError
-from studio.lazy import torch
 from studio.paths import atomic
 from studio.spec import option
-from studio.weights.devices import resolve
 from studio.weights.shelf import Shelf
-
-if TYPE_CHECKING:
-    from torch import Tensor
 
 _MOST = 64  # pictures in a latent file
 _UNREADABLE = (OSError, ValueError, LookupError, TypeError, EOFError, zipfile.BadZipFile)
@@ -43,21 +48,9 @@ class _FlowCommand(Command):
     label: str = option("", help="As pictures of this class of the model.")
     device: str = option("auto", help="auto, cpu, cuda or mps.")
 
-    def _score(self, model: str) -> Score:
-        return Shelf().load(model, resolve(self.device))
-
-    @property
-    def _map(self) -> FlowMap:
-        return FlowMap(self.tolerance, self.tolerance)
-
-    def _encode(self, score: Score, pixels: np.ndarray) -> Step:
-        x = pictures.to_state(pixels, score.value_range, score.device)
-        labelled = given.of_class(score, self.label, len(x))
-        return _watch("Encoding", self._map.encode(labelled, x))
-
-    def _decode(self, score: Score, latent: Tensor) -> Step:
-        labelled = given.of_class(score, self.label, len(latent))
-        return _watch("Decoding", self._map.decode(labelled, latent))
+    def _setting(self, model: str) -> tuple[Setting, Score]:
+        setting = Setting(Shelf(), self.device, rate=0)
+        return setting, setting.shelf.load(model, setting.device)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -74,30 +67,32 @@ class Encode(_FlowCommand):
 
     def run(self) -> Outcome:
         out = given.to_write(self.out, ".npz")
-        score = self._score(self.model)
+        setting, score = self._setting(self.model)
         pixels = given.picture(Path(self.picture), score)[None]
-        begun = time.perf_counter()
-        end = self._encode(score, pixels)
+        kind = RoundTripJob if self.check else EncodeJob
+        job = kind(model=self.model, tolerance=self.tolerance, label=self.label, pixels=pixels)
+        events, last = watch("Encoding", job.run(setting))
+        latent = next(e.latent for e in events if isinstance(e, Encoded))
         data: dict[str, Any] = {
             "model": self.model,
             "file": str(out),
-            "shape": list(end.x.shape),
+            "shape": list(latent.noise.shape),
             # One for noise: much more says that the model does not know such pictures.
-            "deviation": float(end.x.std()) / score.sde.prior_std,
-            "calls": end.nfe,
+            "deviation": latent.deviation,
+            "mean": latent.mean,
+            "correlation": latent.correlation,
+            "calls": last.calls,
+            "seconds": round(last.seconds, 3),
         }
-        lines = [f"wrote {out}", f"noise of deviation {data['deviation']:.3f} (expected 1)"]
-        if self.check:
-            back = self._decode(score, end.x)
-            x = pictures.to_state(pixels, score.value_range, score.device)
-            data["roundtrip"] = roundtrip(x, back.x, score)
-            data["calls"] += back.nfe
+        lines = [f"wrote {out}", f"noise of deviation {latent.deviation:.3f} (expected 1)"]
+        for trip in (e.trip for e in events if isinstance(e, Decoded) and e.trip):
+            data["roundtrip"] = asdict(trip)
             lines.append(
-                "round trip: error {mean:.4f} / 255, at most {max:.4f}".format(**data["roundtrip"])
+                f"round trip: error {trip.mean:.4f} / 255, at most {trip.max:.4f}, "
+                f"PSNR {trip.psnr:.1f} dB"
             )
-        data["seconds"] = round(time.perf_counter() - begun, 3)
-        write_latent(out, end.x, score, self.model)
-        return Outcome(data, "\n".join([*lines, _cost(data)]))
+        write_latent(out, latent.noise, score, self.model)
+        return Outcome(data, "\n".join([*lines, _cost(last)]))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -113,20 +108,24 @@ class Decode(_FlowCommand):
 
     def run(self) -> Outcome:
         out = given.to_write(self.out, ".png")
-        score = self._score(self.model)
-        latent = read_latent(Path(self.latent), score)
-        begun = time.perf_counter()
-        end = self._decode(score, latent * self.temperature)
-        made = pictures.to_pictures(end.x, score.value_range)
-        recipes.write_png(out, pictures.grid(made))
+        setting, score = self._setting(self.model)
+        job = DecodeJob(
+            model=self.model,
+            tolerance=self.tolerance,
+            label=self.label,
+            noise=read_latent(Path(self.latent), score),
+            temperature=self.temperature,
+        )
+        finished, last = _finished("Decoding", job.run(setting))
+        recipes.write_png(out, pictures.grid(finished.pictures))
         data = {
             "model": self.model,
             "file": str(out),
-            "count": len(made),
-            "calls": end.nfe,
-            "seconds": round(time.perf_counter() - begun, 3),
+            "count": len(finished.pictures),
+            "calls": last.calls,
+            "seconds": round(last.seconds, 3),
         }
-        return Outcome(data, f"wrote {out}\n{_cost(data)}")
+        return Outcome(data, f"wrote {out}\n{_cost(last)}")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -134,9 +133,12 @@ class Interpolate(_FlowCommand):
     """Go from one picture to another through the noise that each comes from."""
 
     model: str = positional(help="A name on the shelf, or the path of a model's folder.")
-    first: str = positional(help="The picture to begin with.")
-    second: str = positional(help="The picture to end with.")
-    count: int = option(8, range=(2, _MOST), help="Pictures, with both ends.")
+    first: str = positional(help="The picture to begin with, or the seed of a sample.")
+    second: str = positional(help="The picture to end with, or the seed of a sample.")
+    count: int = option(8, range=(2, MOST_FRAMES), help="Pictures, with both ends.")
+    temperature: float = option(
+        1.0, range=(0.0, 2.0), help="Scales the noise. Below 1: plainer pictures."
+    )
     out: str = option("strip.png", help="The PNG to write, all pictures in a row.")
     film: str = option("", help="Also write there and back as an animation, .webp or .gif.")
 
@@ -146,39 +148,49 @@ class Interpolate(_FlowCommand):
             files.append(Path(self.film))
             recipes.check_animation(files[1])
             recipes.check_writable(files[1])
-        score = self._score(self.model)
-        pixels = np.stack([given.picture(Path(p), score) for p in (self.first, self.second)])
-        begun = time.perf_counter()
-        ends = self._encode(score, pixels)
-        shares = torch.linspace(0, 1, self.count, device=ends.x.device)
-        between = self._decode(score, slerp(ends.x[0], ends.x[1], shares))
-        made = pictures.to_pictures(between.x, score.value_range)
-        recipes.write_png(files[0], recipes.enlarged(_row(made)))
+        setting, score = self._setting(self.model)
+        job = InterpolateJob(
+            model=self.model,
+            tolerance=self.tolerance,
+            label=self.label,
+            ends=(_end(self.first, score), _end(self.second, score)),
+            count=self.count,
+            temperature=self.temperature,
+        )
+        finished, last = _finished("Interpolating", job.run(setting))
+        recipes.write_png(files[0], recipes.enlarged(row(finished.pictures)))
         if self.film:
-            recipes.write_animation(files[1], [*made, *made[-2:0:-1]])
+            recipes.write_animation(files[1], there_and_back(finished.pictures))
         data = {
             "model": self.model,
             "files": [str(path) for path in files],
             "count": self.count,
-            "calls": ends.nfe + between.nfe,
-            "seconds": round(time.perf_counter() - begun, 3),
+            "calls": last.calls,
+            "seconds": round(last.seconds, 3),
         }
-        return Outcome(data, "\n".join(f"wrote {path}" for path in files) + f"\n{_cost(data)}")
+        return Outcome(data, "\n".join(f"wrote {path}" for path in files) + f"\n{_cost(last)}")
+
+
+def _end(text: str, score: Score) -> np.ndarray | int:
+    """What stands at an end of a way: a picture, or the seed that a whole number is."""
+    path = Path(text)
+    if text.isascii() and text.isdigit() and int(text) < 2**32 and not path.exists():
+        return int(text)
+    return given.picture(path, score)
 
 
 # -- latents as files -----------------------------------------------------------------------------
 
 
-def write_latent(path: Path, latent: Tensor, score: Score, model: str) -> None:
+def write_latent(path: Path, latent: np.ndarray, score: Score, model: str) -> None:
     """Write noise (N, C, H, W) with what it belongs to. Raises SaveError if it cannot be written."""
     about = {"version": 1, "model": model, "sde": spec.to_dict(score.sde)}
-    values = latent.detach().float().cpu().numpy()
     with atomic(path) as temporary:
-        np.savez_compressed(temporary, latent=values, about=np.array(json.dumps(about)))
+        np.savez_compressed(temporary, latent=latent, about=np.array(json.dumps(about)))
 
 
-def read_latent(path: Path, score: Score) -> Tensor:
-    """The noise in a file, (N, C, H, W) on the score's device. Its content is untrusted.
+def read_latent(path: Path, score: Score) -> np.ndarray:
+    """The noise in a file, float32 (N, C, H, W). Its content is untrusted.
 
     Raises PictureError if it cannot be read or is not for this model.
     """
@@ -208,33 +220,36 @@ def read_latent(path: Path, score: Score) -> Tensor:
             f"{path.name} was made with another noising process than this model has.",
             "Decode it with the model that encoded it.",
         )
-    return torch.from_numpy(values.astype(np.float32)).to(score.device)
+    return values.astype(np.float32)
 
 
-def roundtrip(x: Tensor, back: Tensor, score: Score) -> dict[str, float]:
-    """The largest and the mean error of pictures that went to noise and back, in 1/255."""
-    low, high = score.value_range
-    error = (back - x).abs() * (255 / (high - low))
-    return {"max": float(error.max()), "mean": float(error.mean())}
+# -- watching -------------------------------------------------------------------------------------
 
 
-def _row(stack: np.ndarray, gap: int = 2) -> np.ndarray:
-    """Pictures (N, H, W, C) side by side."""
-    n, h, w, c = stack.shape
-    row = np.full((h, n * (w + gap) - gap, c), 128, np.uint8)
-    for i, picture in enumerate(stack):
-        row[:, i * (w + gap) : i * (w + gap) + w] = picture
-    return row
-
-
-def _watch(title: str, steps: Iterator[Step]) -> Step:
-    step = None
+def watch(
+    title: str, events: Iterator[Event], say: Callable[[Event], str] = lambda _: ""
+) -> tuple[list[Event], Progress]:
+    """Run a job to its end, showing how it goes, and what `say` has to say of an event: all of its
+    events but Progress, and the last Progress."""
+    kept, last, text = [], Progress(0, 0), ""
     with terminal.progress(title) as update:
-        for step in steps:
-            update(step.index, step.total, f"{step.nfe} calls")
-    assert step is not None
-    return step
+        for event in events:
+            if isinstance(event, Progress):
+                last = event
+                update(event.step, event.total, text or f"{event.calls} calls")
+            elif isinstance(event, Note):
+                if last.calls:  # that it begins need not be said
+                    terminal.note(event.text)
+            else:
+                kept.append(event)
+                text = say(event) or text
+    return kept, last
 
 
-def _cost(data: dict[str, Any]) -> str:
-    return f"{data['calls']} network calls, {data['seconds']:.1f} s"
+def _finished(title: str, events: Iterator[Event]) -> tuple[Finished, Progress]:
+    kept, last = watch(title, events)
+    return next(e for e in kept if isinstance(e, Finished)), last
+
+
+def _cost(last: Progress) -> str:
+    return f"{last.calls} network calls, {last.seconds:.1f} s"

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import math
 import statistics
-import time
-from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -13,11 +11,12 @@ import numpy as np
 
 from studio import recipes, spec, terminal
 from studio.commands import Command, Outcome, given, positional
-from studio.diffusion import pictures
-from studio.diffusion.likelihood import LikelihoodStep, Measure
-from studio.diffusion.score import Score
+from studio.commands.flow_tools import watch
+from studio.diffusion.likelihood import Measure
+from studio.engine.events import Event
+from studio.engine.flow_jobs import LikelihoodJob, Measured, shades
+from studio.engine.jobs import Setting
 from studio.spec import option
-from studio.weights.devices import resolve
 from studio.weights.shelf import Shelf
 
 
@@ -43,19 +42,17 @@ class Likelihood(Command):
 
     def run(self) -> Outcome:
         shown = given.to_write(self.map, ".png") if self.map else None
-        score = Shelf().load(self.model, resolve(self.device))
-        chosen = given.pictures(Path(self.data), score, self.limit)
+        setting = Setting(Shelf(), self.device, rate=2)
+        score = setting.shelf.load(self.model, setting.device)
+        chosen = given.pictures(Path(self.data), score.shape, self.limit)
         if chosen.left_out:
             terminal.note(f"Measuring the first {len(chosen.names)}; --limit takes more")
-        measure = Measure(
-            method="exact" if self.exact else "hutchinson",
-            probes=self.probes,
-            repeats=self.repeats,
-            rtol=self.tolerance,
-            atol=self.tolerance,
+        measure = self._measure()
+        job = LikelihoodJob(
+            self.model, (chosen.pixels,), measure, self.label, self.seed, self.batch
         )
-        begun = time.perf_counter()
-        ends = list(self._ends(score, measure, chosen.pixels))
+        events, last = watch("Measuring", job.run(setting), _running)
+        ends = [e for e in events if isinstance(e, Measured) and e.finished]
         bits = [b for end in ends for b in end.bits.tolist()]
         errors = [e for end in ends for e in end.error.tolist()]
         mean, error = _mean(bits, errors)
@@ -69,27 +66,25 @@ class Likelihood(Command):
             "skipped": [{"path": p, "reason": why} for p, why in chosen.skipped],
             "left_out": chosen.left_out,
             "measure": spec.to_dict(measure),
-            "calls": sum(end.calls for end in ends),
-            "seconds": round(time.perf_counter() - begun, 3),
+            "calls": last.calls,
+            "seconds": round(last.seconds, 3),
         }
         if shown:
-            data["map"] = _write_map(shown, ends)
+            data["map"] = _write_map(shown, np.concatenate([end.map for end in ends]))
         return Outcome(data, "\n".join(_told(data)))
 
-    def _ends(self, score: Score, measure: Measure, pixels: np.ndarray) -> Iterator[LikelihoodStep]:
-        """The last step of each batch."""
-        parts = range(0, len(pixels), self.batch)
-        with terminal.progress("Measuring") as update:
-            for done, first in enumerate(parts):
-                batch = pixels[first : first + self.batch]
-                labelled = given.of_class(score, self.label, len(batch))
-                step = None
-                for step in measure.run(labelled, batch, self.seed + first):
-                    total = step.total * len(parts)
-                    now = float(step.bits.mean())
-                    update(done * step.total + step.index, total, f"{now:.2f} bits per dimension")
-                assert step is not None
-                yield step
+    def _measure(self) -> Measure:
+        return Measure(
+            method="exact" if self.exact else "hutchinson",
+            probes=self.probes,
+            repeats=self.repeats,
+            rtol=self.tolerance,
+            atol=self.tolerance,
+        )
+
+
+def _running(event: Event) -> str:
+    return f"{event.bits.mean():.2f} bits per dimension" if isinstance(event, Measured) else ""
 
 
 def _mean(bits: list[float], errors: list[float]) -> tuple[float, float]:
@@ -99,13 +94,10 @@ def _mean(bits: list[float], errors: list[float]) -> tuple[float, float]:
     return statistics.fmean(bits), statistics.stdev(bits) / math.sqrt(len(bits))
 
 
-def _write_map(path: Path, ends: list[LikelihoodStep]) -> dict[str, object]:
-    """The maps as grey pictures, from black where the density changes least to white."""
-    maps = np.concatenate([end.map.mean(1, keepdim=True).cpu().numpy() for end in ends])
-    low, high = np.quantile(maps, (0.01, 0.99)).tolist()
-    grey = 255 * (maps - low) / max(high - low, 1e-12)
-    stack = grey.clip(0, 255).round().astype(np.uint8).transpose(0, 2, 3, 1)
-    recipes.write_png(path, recipes.enlarged(pictures.grid(stack)))
+def _write_map(path: Path, maps: np.ndarray) -> dict[str, object]:
+    """The maps (N, H, W) as grey pictures, from black where the density changes least to white."""
+    stack, (low, high) = shades(maps)
+    recipes.write_png(path, recipes.contact_sheet(stack[..., None]))
     return {"path": str(path), "black": low, "white": high, "unit": "nats per value"}
 
 

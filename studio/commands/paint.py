@@ -1,4 +1,4 @@
-"""`inpaint`, `colorize`, `sketch`, `upscale`, `deblur`: photos painted by a model, one or a folder of them.
+"""`inpaint`, `colorize`, `sketch`, `upscale`, `deblur`: a photo, or a folder of them, painted by a model.
 
 Each photo is a PaintJob, as on the canvas of the window. The result is the whole photo with its box
 made anew; it keeps the photo's transparency, and carries the recipe.
@@ -18,7 +18,7 @@ from studio.commands.drawing import Drawing, watch
 from studio.commands.photo_files import Beside, Work, planned
 from studio.diffusion import colour, tasks
 from studio.diffusion.sampler import Sampler
-from studio.diffusion.tasks import METHODS, Task
+from studio.diffusion.tasks import METHODS, Method, Task
 from studio.engine import boxes
 from studio.engine.boxes import Rect
 from studio.engine.events import Finished
@@ -50,6 +50,16 @@ class _Chosen:
 
 
 @dataclass(frozen=True)
+class _Where:
+    """What is said of where to paint: a file or folder of masks, and of strokes; the box; the way."""
+
+    mask: Beside = Beside("mask", None)
+    strokes: Beside = Beside("strokes", None)
+    box: str = "all"
+    way: str = "windows"
+
+
+@dataclass(frozen=True)
 class _Run:
     """What all photos of a command share."""
 
@@ -68,16 +78,9 @@ class Painting(Drawing):
         "", help="The PNG to write: out.png if not given; a folder, for a folder of photos."
     )
 
-    #: Their defaults, for commands that lack the option.
-    mask: ClassVar[str] = ""
-    box: ClassVar[str] = "all"
-    way: ClassVar[str] = "windows"
-    strokes: ClassVar[str] = ""
-
     def run(self) -> Outcome:
-        photo = Path(self.photo)
-        beside = self._beside("mask", self.mask), self._beside("strokes", self.strokes)
-        works = planned(photo, self.out, self.count, beside)
+        photo, where = Path(self.photo), self._where()
+        works = planned(photo, self.out, self.count, (where.mask, where.strokes))
         if self.frames and photo.is_dir():
             raise SaveError("An animation shows one photo, not a folder.", "Leave out --frames.")
         self.check_frames()
@@ -110,12 +113,12 @@ class Painting(Drawing):
         """What is wanted, by the command's own options."""
         raise NotImplementedError
 
+    def _where(self) -> _Where:
+        return _Where()
+
     def _prepared(self, photo: Photo) -> Photo:
         """The photo as it is painted."""
         return photo
-
-    def _beside(self, name: str, path: str) -> Beside:
-        return Beside(name, Path(path) if path else None)
 
     def _chosen(self, shelf: Shelf) -> tuple[_Chosen, list[str]]:
         """Task and sampler with all their options, and what is to be told."""
@@ -170,14 +173,14 @@ class Painting(Drawing):
 
     def _job(self, photo: Photo, work: Work, run: _Run) -> PaintJob:
         height, width = photo.pixels.shape[:2]
-        size = (width, height)
-        path = self._beside("mask", self.mask).of(work.place)
+        size, where = (width, height), self._where()
+        path = where.mask.of(work.place)
         mask = None if path is None else photos.read_mask(path, size)
-        path = self._beside("strokes", self.strokes).of(work.place)
+        path = where.strokes.of(work.place)
         strokes = None if path is None else read_strokes(path, size)
-        box = placed(self.box, size, mask, run.info.size)
+        box = placed(where.box, size, mask, run.info.size)
         sample = self.job(run.chosen.sampler)
-        recipe = PaintRecipe(sample=sample, task=run.chosen.task, way=self.way, box=box)
+        recipe = PaintRecipe(sample=sample, task=run.chosen.task, way=where.way, box=box)
         return PaintJob(recipe, photo.on_white, mask, strokes)
 
     def _write(self, work: Work, photo: Photo, box: Rect, finished: Finished) -> None:
@@ -188,63 +191,84 @@ class Painting(Drawing):
             photos.write(path, pixels, photo.alpha, finished.recipe | {"sample": sample})
 
 
-_MASK = "Where to repaint: a picture of the photo's size, white (or opaque) there; or a folder."
-_BOX = "The part to paint: x,y,w,h, all, or mask: a square around it. Empty: what suits the photo."
-_HOW = "How a box larger than the model's pictures is made."
-_STROKES = "Colours painted on a transparent picture of the photo's size, as hints; or a folder."
 _CLOSENESS = "How closely those colours are kept."
 
 
 @dataclass(frozen=True, kw_only=True)
-class Inpaint(Painting):
+class _Boxed(Painting):
+    mask: str = option(
+        "",
+        help="Where to paint: a picture of the photo's size, white (or opaque) there; or a folder.",
+    )
+    box: str = option(
+        "", help="x,y,w,h, all, or mask: a square around it. Empty: what suits the photo."
+    )
+    way: str = option(
+        "box",
+        choices=tuple(WAYS),
+        help="How a box larger than the model's pictures is made: scaled, in windows, or both.",
+    )
+
+    def _where(self) -> _Where:
+        return _Where(_beside("mask", self.mask), Beside("strokes", None), self.box, self.way)
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Stroked(_Boxed):
+    strokes: str = option(
+        "",
+        help="Colours painted on a transparent picture of the photo's size; or a folder.",
+        flag="sketch",
+    )
+
+    def _where(self) -> _Where:
+        return replace(super()._where(), strokes=_beside("strokes", self.strokes))
+
+
+@dataclass(frozen=True, kw_only=True)
+class Inpaint(_Stroked):
     """Paint a part of a photo anew.
 
     The rest of it stays as it is, bit for bit. Photos may be a folder, and so may the masks.
     """
 
-    mask: str = option("", help=_MASK)  # type: ignore[misc]
     method: str = option("replace", choices=tuple(METHODS), help="How the rest is held.")
-    box: str = option("", help=_BOX)  # type: ignore[misc]
-    way: str = option("box", choices=tuple(WAYS), help=_HOW)  # type: ignore[misc]
-    strokes: str = option("", help=_STROKES, flag="sketch")  # type: ignore[misc]
     closeness: float = option(0.5, range=(0, 1), help=_CLOSENESS)
 
     def _task(self) -> Task:
         if not self.mask:
             raise SpecError("What should change is not said.", "Give --mask mask.png, white there.")
-        return tasks.Inpaint(METHODS[self.method](), self.closeness)
+        return tasks.Inpaint(_method(self.method), self.closeness)
 
 
 @dataclass(frozen=True, kw_only=True)
-class Colorize(Painting):
+class Colorize(_Stroked):
     """Give a photo colours.
 
-    Its brightness stays as exactly as 8 bits can say it.
+    Its brightness stays as exactly as 8 bits can say it. With a mask, the rest stays as it is.
     """
 
-    mask: str = option("", help=f"{_MASK} Empty: everywhere.")  # type: ignore[misc]
     weights: str = option("rec601", choices=tuple(colour.WEIGHTS), help="What brightness means.")
     method: str = option("replace", choices=tuple(METHODS), help="How brightness is held.")
-    box: str = option("", help=_BOX)  # type: ignore[misc]
-    way: str = option("box", choices=tuple(WAYS), help=_HOW)  # type: ignore[misc]
-    strokes: str = option("", help=_STROKES, flag="hints")  # type: ignore[misc]
+    strokes: str = option(
+        "",
+        help="Colours painted on a transparent picture of the photo's size, as hints; or a folder.",
+        flag="hints",
+    )
     closeness: float = option(0.7, range=(0, 1), help=_CLOSENESS)
 
     def _task(self) -> Task:
-        return tasks.Colorize(self.weights, METHODS[self.method](), self.closeness)
+        return tasks.Colorize(self.weights, _method(self.method), self.closeness)
 
 
 @dataclass(frozen=True, kw_only=True)
-class Sketch(Painting):
-    """Turn a sketch into a picture of the model's kind."""
+class Sketch(_Stroked):
+    """Turn a sketch into a picture of the model's kind.
+
+    The photo is the sketch, or has it laid over it by --sketch.
+    """
 
     strength: float = option(0.7, range=(0.02, 1), help="How far it may go from the sketch.")
-    mask: str = option("", help=f"{_MASK} Empty: everywhere.")  # type: ignore[misc]
-    box: str = option("", help=_BOX)  # type: ignore[misc]
-    way: str = option("box", choices=tuple(WAYS), help=_HOW)  # type: ignore[misc]
-    strokes: str = option(  # type: ignore[misc]
-        "", help="A sketch to lay over the photo, on a transparent picture.", flag="sketch"
-    )
 
     def _task(self) -> Task:
         return tasks.Sketch(self.strength)
@@ -257,11 +281,11 @@ class Upscale(Painting):
     The mean of each block of new pixels is the pixel it comes from.
     """
 
-    factor: int = option(2, choices=(2, 4, 8), help="How many times larger.")
+    factor: int = option(2, help="How many times larger: 2, 4 or 8.")
     method: str = option("replace", choices=tuple(METHODS), help="How the photo is held.")
 
     def _task(self) -> Task:
-        return tasks.Upscale(self.factor, METHODS[self.method]())
+        return tasks.Upscale(self.factor, _method(self.method))
 
     def _prepared(self, photo: Photo) -> Photo:
         h, w = photo.pixels.shape[:2]
@@ -271,25 +295,34 @@ class Upscale(Painting):
                 f"At most {_MOST // self.factor**2:,} pixels can be.",
             )
         # Repeated, not smoothed: so that the means of blocks are the photo.
-        pixels = photo.pixels.repeat(self.factor, 0).repeat(self.factor, 1)
-        alpha = photo.alpha
-        if alpha is not None:
-            alpha = alpha.repeat(self.factor, 0).repeat(self.factor, 1)
+        pixels, alpha = (
+            None if v is None else v.repeat(self.factor, 0).repeat(self.factor, 1)
+            for v in (photo.pixels, photo.alpha)
+        )
+        assert pixels is not None
         return replace(photo, pixels=pixels, alpha=alpha)
 
 
 @dataclass(frozen=True, kw_only=True)
-class Deblur(Painting):
+class Deblur(_Boxed):
     """Sharpen a blurred photo, with what could be behind the blur."""
 
     radius: float = option(1.0, range=(0.2, 16), help="Of the blur, in pixels.")
-    mask: str = option("", help=f"{_MASK} Empty: everywhere.")  # type: ignore[misc]
     method: str = option("pigdm", choices=tuple(METHODS), help="How the photo is held.")
-    box: str = option("", help=_BOX)  # type: ignore[misc]
-    way: str = option("windows", choices=tuple(WAYS), help=_HOW)  # type: ignore[misc]
+    way: str = option(
+        "windows", choices=tuple(WAYS), help="How a box larger than the model's pictures is made."
+    )
 
     def _task(self) -> Task:
-        return tasks.Deblur(self.radius, METHODS[self.method]())
+        return tasks.Deblur(self.radius, _method(self.method))
+
+
+def _beside(name: str, path: str) -> Beside:
+    return Beside(name, Path(path) if path else None)
+
+
+def _method(name: str) -> Method:
+    return spec.from_dict(Method, {"kind": name})
 
 
 # -- what is given --------------------------------------------------------------------------------
@@ -384,8 +417,8 @@ def _remarks(job: PaintJob, photo: Photo, info: ModelInfo) -> list[str]:
 
 
 def laid(photo: Photo, box: Rect, made: np.ndarray) -> np.ndarray:
-    """The photo's pixels, uint8 (H, W, 3), with `made` (h, w, 3) in the box. What is half transparent gets
-    the colour that looks as it was made when laid on white; what did not change stays as it was."""
+    """The photo's pixels, uint8 (H, W, 3), with `made` (h, w, 3) in the box. What is half transparent
+    gets the colour that looks as it was made when laid on white; what did not change stays as it was."""
     x, y, w, h = box
     part = slice(y, y + h), slice(x, x + w)
     pixels = photo.pixels.copy()

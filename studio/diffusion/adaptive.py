@@ -46,6 +46,7 @@ class AdaptiveSDE(Sampler):
 
     title: ClassVar[str] = "Adaptive SDE"
     holds: ClassVar[bool] = False
+    behind: ClassVar[bool] = True
     rtol: float = option(
         0.02,
         label="Relative tolerance",

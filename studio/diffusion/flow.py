@@ -95,11 +95,13 @@ class DormandPrince(Sampler):
             counted.calls = resume.nfe
             t, h, slope = (resume.memory[k] for k in _MEMORY)
             point = Point((resume.x,), t, h, (slope,), resume.index)
+        tried = _Tried.after(resume, point.clock)
         for point in rule.run(point):  # noqa: B020
             (x,), (slope,), far = point.state, point.slope, point.farthest
             f, g = score.sde.coefficients(point.clock)
             clean = guided.tweedie(x, point.clock, _score(f, g**2 / 2, x, slope))
-            memory = dict(zip(_MEMORY, (point.clock, point.h, slope)))
+            tried = tried.then(point.clock, eps)
+            memory = dict(zip(_MEMORY, (point.clock, point.h, slope))) | tried.counts()
             # How many steps are to come is a guess from the way done: noise times fall about evenly.
             to_come = round(point.index * (far - eps) / max(1e-3, begin - far))
             total = point.index + max(1, to_come)
@@ -108,6 +110,29 @@ class DormandPrince(Sampler):
 
 
 _MEMORY: tuple[str, ...] = ("t", "h", "slope")
+
+
+@dataclass(frozen=True)
+class _Tried:
+    """The steps tried so far by each sample, (B,): the last times, and how many were kept or not."""
+
+    clock: Tensor
+    accepted: Tensor
+    rejected: Tensor
+
+    @staticmethod
+    def after(resume: Step | None, clock: Tensor) -> _Tried:
+        none = torch.zeros_like(clock, dtype=torch.long)
+        memory = {} if resume is None else resume.memory
+        return _Tried(clock, memory.get("accepted", none), memory.get("rejected", none))
+
+    def then(self, clock: Tensor, end: float) -> _Tried:
+        """After one more attempt, which led to the times `clock`. Who had arrived tries nothing."""
+        moved, trying = clock != self.clock, self.clock > self.clock.new_tensor(end)
+        return _Tried(clock, self.accepted + moved, self.rejected + (trying & ~moved))
+
+    def counts(self) -> dict[str, Tensor]:
+        return {"accepted": self.accepted, "rejected": self.rejected}
 
 
 def _score(kept: Tensor, pull: Tensor, x: Tensor, slope: Tensor) -> Tensor:

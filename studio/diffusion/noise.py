@@ -36,7 +36,8 @@ _MASK = 2**64 - 1
 class Noise:
     """The noise of a batch: one path for each seed. Deterministic on every device.
 
-    `branches` lists (time, seed): below that time, the path is the one of that seed.
+    `branches` lists (time, seed): below that time, the path is the one of that seed. `temperature`
+    is the deviation of what is called unit noise here: below 1, pictures vary less.
     """
 
     seeds: tuple[int, ...]
@@ -46,6 +47,7 @@ class Noise:
     dtype: torch.dtype | None = None  # float32 if not given
     depth: int = 10
     branches: tuple[tuple[float, int], ...] = ()
+    temperature: float = 1.0
     _clock: _Clock = field(init=False, repr=False, compare=False)
     _paths: dict[tuple[int, ...], _Path] = field(
         default_factory=dict, init=False, repr=False, compare=False
@@ -102,6 +104,7 @@ class Noise:
             self.dtype,
             self.depth,
             (*self.branches, (t, seed)),
+            self.temperature,
         )
 
     def _path_at(self, t: float) -> _Path:
@@ -119,6 +122,8 @@ class Noise:
         return seeds
 
     def _placed(self, noise: Tensor) -> Tensor:
+        if self.temperature != 1:
+            noise = noise * self.temperature
         return noise.to(self.device, self.dtype or torch.float32, non_blocking=True)
 
 

@@ -47,6 +47,8 @@ class Sampler(ABC):
 
     title: ClassVar[str] = "Sampler"
     holds: ClassVar[bool] = True  # whether a condition may put known pixels back after its steps
+    #: Whether the denoised estimate of a Step was made where the step began, not where it led.
+    behind: ClassVar[bool] = False
 
     @property
     @abstractmethod

@@ -35,6 +35,7 @@ _APART = 1 << 16
 class Stepping(Sampler):
     """A predictor on a grid of its own choice, with or without a corrector."""
 
+    behind: ClassVar[bool] = False
     steps: int = option(100, label="Steps", range=(1, 10_000), help="Levels of noise visited.")
     grid: Grid = option(
         UniformLogSNR, label="Grid", help="Where between noise and picture they lie."
@@ -112,6 +113,10 @@ class _Walk:
                 yield at, move
             place = end
             if travel is not None and last is not None and end < steps:
+                # No more than a stretch made again can know, so that all go on alike.
+                last = replace(
+                    last, memory={k: v[: travel.jump - 1] for k, v in last.memory.items()}
+                )
                 for move in self.again(travel, end, last, noise):
                     x, last = move.x, move
                     yield end, move
@@ -155,12 +160,15 @@ class _Walk:
 
 
 def _chosen(rows: Tensor, new: Move, old: Move) -> Move:
-    """The new Move for some samples, the old one for the rest; both have come to the same time."""
+    """The new Move for some samples, the old one for the rest; both have come to the same time, and
+    remember as many moves."""
 
-    def pick(a: Tensor, b: Tensor) -> Tensor:
-        return torch.where(rows.reshape(-1, *[1] * (a.ndim - 1)), a, b)
+    def pick(a: Tensor, b: Tensor, axis: int = 0) -> Tensor:
+        shape = [len(rows) if d == axis else 1 for d in range(a.ndim)]
+        return torch.where(rows.reshape(shape), a, b)
 
-    memory = {k: pick(v, old.memory[k]) for k, v in new.memory.items() if k in old.memory}
+    # Of what is remembered, the first axis is the moves.
+    memory = {k: pick(v, old.memory[k], 1) for k, v in new.memory.items()}
     return Move(pick(new.x, old.x), pick(new.denoised, old.denoised), new.t, memory)
 
 

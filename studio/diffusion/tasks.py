@@ -32,6 +32,11 @@ if TYPE_CHECKING:
 _FAINTEST, _STRONGEST = 0.02, 10.0
 
 
+def noise_level(strength: float) -> float:
+    """The noise level that a strength stands for, in units of half the value range."""
+    return _FAINTEST * (_STRONGEST / _FAINTEST) ** strength
+
+
 def level(strength: Tensor, half: float) -> Tensor:
     """The noise level sigma down to which a value is held that may change by `strength`, 0 to 1, where
     values span 2 · `half`: 0 for strength 0, infinity for 1, between them even in ln(sigma)."""

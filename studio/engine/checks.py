@@ -15,6 +15,7 @@ from studio.diffusion.catalog import SAMPLERS
 from studio.diffusion.condition_laws import condition_laws
 from studio.diffusion.flow_laws import likelihood_laws
 from studio.diffusion.laws import ORDERS, Law, end_error, sampler_laws
+from studio.diffusion.posterior_laws import posterior_laws
 from studio.diffusion.predictors import PREDICTORS
 from studio.diffusion.sampler import Sampler
 from studio.diffusion.sde import SDE, SDES
@@ -40,7 +41,11 @@ class Checked(Event):
 #: A part of the check: what it looks at, and what it finds as it goes.
 Part = tuple[str, Iterator[Event]]
 #: What is measured besides the samplers.
-_OTHERS = {"likelihood": likelihood_laws, "conditions": condition_laws}
+_OTHERS = {
+    "likelihood": likelihood_laws,
+    "conditions": condition_laws,
+    "posteriors": posterior_laws,
+}
 
 
 @dataclass(frozen=True)

@@ -1,7 +1,7 @@
 """Events: frozen values that cross from the worker thread to whoever listens.
 
-Of Progress, Transfer, Picture and Shares only the newest of a lane waits; Metrics of a lane and name
-wait as one; everything else waits in order and is never lost.
+Of Progress, Transfer, Picture, Shares and Standing only the newest of a lane waits; Metrics of a lane
+and name wait as one; everything else waits in order and is never lost.
 """
 
 from __future__ import annotations
@@ -99,4 +99,27 @@ class Finished(Event):
     seconds: float = 0.0
 
 
-REPLACEABLE = (Progress, Transfer, Picture, Shares)
+@dataclass(frozen=True)
+class Standing(Event):
+    """How a lane of a race stands. Seconds count its own work; of a network call that several lanes
+    share, each counts its part. Steps accepted and rejected are means over the pictures of an adaptive
+    solver, None of others; bits per dimension are None until measured.
+    """
+
+    state: str  # "running", "finished", "stopped" or "failed"
+    calls: int = 0
+    seconds: float = 0.0
+    accepted: float | None = None
+    rejected: float | None = None
+    bits: float | None = None
+
+
+@dataclass(frozen=True)
+class Failed(Event):
+    """A lane cannot go on; the others do. One sentence, and what to do about it."""
+
+    message: str
+    hint: str = ""
+
+
+REPLACEABLE = (Progress, Transfer, Picture, Shares, Standing)

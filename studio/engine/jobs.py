@@ -25,8 +25,9 @@ from studio.diffusion.noise import Noise
 from studio.diffusion.sampler import Sampler, Step
 from studio.diffusion.score import Score, expand
 from studio.diffusion.sde import SDE
+from studio.engine.branch import Branch, Leg, Way
 from studio.engine.events import Begun, Event, Finished, Metric, Note, Picture, Progress
-from studio.engine.trajectory import Frame, Trajectory
+from studio.engine.trajectory import Code, Frame, State, Trajectory
 from studio.errors import SolverError, SpecError
 from studio.lazy import torch
 from studio.spec import option
@@ -43,6 +44,7 @@ T = TypeVar("T")
 
 PICTURES_A_SECOND = 30
 MOST_PICTURES = 64
+_THINNED = "Fewer moments of this run are kept: what does not fit into memory cannot be written ({})"
 
 
 class Setting:
@@ -92,9 +94,10 @@ class Setting:
 
 @dataclass(frozen=True)
 class FinishWith:
-    """A message to a SampleJob: go on from here with another sampler."""
+    """A message to a job: go on from here with another sampler; in a race, in the lane that is told."""
 
     sampler: Sampler
+    lane: int = 0
 
 
 @dataclass(frozen=True)
@@ -123,18 +126,27 @@ class SampleJob:
     model_preset: str = option(
         "", label="Configuration", help="A published one, for a file that does not describe itself."
     )
+    branches: tuple[Branch, ...] = option((), label="Branches", help="Where the run left its way.")
 
     def run(self, context: Context) -> Generator[Event, Any, None]:
-        """Events of a run; a FinishWith sent to it changes the sampler. Halves what does not fit."""
+        """Events of a run; a FinishWith sent to it changes the sampler, which the recipe of the result
+        tells as a branch. Halves what does not fit."""
+        return self.made(context)
+
+    def made(self, context: Context, state: State | None = None) -> Generator[Event, Any, None]:
+        """As `run`; from a kept state, which the last branch leaves, if one is given."""
         spec.check(self)
         yield Note("Loading the model")
         score = self.score(context)
         condition, watch = self.condition(score, context.device), Watch()
         results = yield from in_groups(
-            self.count, lambda part: self._some(context, score, condition, part, watch)
+            self.count, lambda part: self._some(context, score, condition, part, watch, state)
         )
-        stack = _joined(results)
-        yield Finished(stack, spec.to_dict(self), watch.calls, watch.seconds)
+        stack, ways = _joined([made for made, _ in results]), [way for _, way in results]
+        if any(way != ways[-1] for way in ways):
+            yield Note("Some pictures were finished otherwise than the recipe says, which is the last's")
+        recipe = replace(self, branches=ways[-1])
+        yield Finished(stack, spec.to_dict(recipe), watch.calls, watch.seconds)
 
     def score(self, context: Context) -> Score:
         """The model's score under the SDE that is wanted, which asks whether to stop."""
@@ -158,22 +170,45 @@ class SampleJob:
         return ClassifierGuidance(classifier, labels, self.guidance)
 
     def _some(
-        self, context: Context, score: Score, condition: Condition, part: range, watch: Watch
-    ) -> Generator[Event, Any, np.ndarray]:
-        seed = self.seed + part.start
+        self,
+        context: Context,
+        score: Score,
+        condition: Condition,
+        part: range,
+        watch: Watch,
+        state: State | None,
+    ) -> Generator[Event, Any, tuple[np.ndarray, tuple[Branch, ...]]]:
+        """The pictures of a part, and the branches that lead to them."""
+        alone = replace(self, seed=self.seed + part.start, count=len(part))
+        depth = self.sampler.depth
         noise = Noise.of(
-            seed, len(part), score.shape, score.sde, device=context.device, depth=self.sampler.depth
+            alone.seed, len(part), score.shape, score.sde, device=context.device, depth=depth
         )
-        condition = condition.of(part)
-        run = Watched(context, score, self.sampler.run(score, noise, condition), watch)
+        way = Way(Leg(alone, score, noise, condition.of(part)))
+        spent, steps = (0, way.leg.steps()) if state is None else way.resume(state)
+        run = Watched(context, score, steps, watch)
+        run.follow(way, spent)
         yield Begun(run.trajectory)
+        if way.note:
+            yield Note(way.note)
         while (event := run.next()) is not None:
             message = yield event
-            if isinstance(message, FinishWith) and run.step is not None:
-                run.continue_with(message.sampler, noise, condition)
+            step = run.step
+            if step is None or step.finished:
+                continue
+            if isinstance(message, FinishWith):
+                way.leave(Branch(step.t, step.index, sampler=message.sampler))
                 yield Note(f"Finishing with {message.sampler.title}")
+            elif not isinstance(event, Progress):
+                continue
+            if (branch := way.here(step)) is not None:
+                run.turn(way, branch)
+                if way.note:
+                    yield Note(way.note)
+        if way.missed:
+            yield Note("The run came to its end before its last branch")
         assert run.step is not None
-        return pictures.to_pictures(run.step.x, score.value_range)
+        return pictures.to_pictures(run.step.x, score.value_range), way.taken
 
 
 def in_groups(
@@ -223,6 +258,7 @@ class Watched:
         self._steps, self._watch, self._calls = steps, watch, watch.calls
         self._waiting: list[Event] = []
         self._earlier: Tensor | None = None
+        self._leg, self._troubled = 0, False
 
     def next(self) -> Event | None:
         """The next event, or None after the last Step."""
@@ -236,12 +272,30 @@ class Watched:
         self.step = step
         self._watch.calls = self._calls + step.nfe
         snr = self._log_snr(step.t)
+        if not step.finished and self.trajectory.due_state(snr):
+            self.trajectory.add_state(step, snr, self._leg)
         if step.finished or self.context.wants_picture() or self.trajectory.due(snr):
             self._waiting = self._picture(step, snr)
         # Progress comes last: it is where a run that goes step by step is held.
         progress = Progress(step.index, step.total, self._watch.calls, snr, self._watch.seconds)
         self._waiting.append(replace(progress, lane=self.lane))
         return self._waiting.pop(0)
+
+    def follow(self, way: Way, spent: int = 0) -> None:
+        """Keep states of a run on this way, so that it can be branched. It begins with `spent` calls
+        behind it, which another run has paid for."""
+        self._calls -= spent
+        self._leg = len(way.taken)
+        self.trajectory.recipe = spec.to_dict(way.job)
+
+    def turn(self, way: Way, branch: Branch) -> None:
+        """Take a branch of the way. Raises StudioError if it cannot be."""
+        assert self.step is not None
+        anew, steps = way.turn(branch, self.step)
+        if anew:
+            self._calls += self.step.nfe
+        self._steps = steps
+        self.follow(way)
 
     def change(self, steps: Iterator[Step]) -> None:
         """Go on with the Steps of a run that resumes where this one is."""
@@ -279,9 +333,12 @@ class Watched:
                 "Take more steps, a smaller signal-to-noise, or another sampler.",
             )
         self._earlier = step.denoised
-        if step.finished or self.trajectory.due(snr):
-            self.trajectory.add(frame)
         events: list[Event] = [Picture(frame, lane=self.lane)]
+        if step.finished or self.trajectory.due(snr):
+            self.trajectory.add(frame, make_code(self.score, step))
+            if self.trajectory.trouble and not self._troubled:
+                self._troubled = True
+                events.append(Note(_THINNED.format(self.trajectory.trouble), lane=self.lane))
         if not step.finished:
             events.append(Metric("score", ((snr, frame.score_norm),), lane=self.lane))
         return events
@@ -315,22 +372,43 @@ def make_frame(score: Score, step: Step, snr: float, earlier: Tensor | None) -> 
     if step.finished:
         shown, field, norm = x, torch.zeros_like(x), 0.0
     else:
-        t = step.memory.get("t", ones * step.t)
-        a, s = score.sde.marginal(t)
-        field = (expand(a, x) * clean - x) / expand(s, x)
+        a, s, field = _unit_score(score, step)
         norm = float((field / expand(s, x)).flatten(1).norm(dim=1).mean())
         shown = middle + (x - expand(a, x) * middle) / expand(torch.sqrt(a**2 + s**2), x)
     changed = torch.zeros_like(clean) if earlier is None else clean - earlier
+    seen = pictures.to_pictures(clean, score.value_range)
     return Frame(
         log_snr=snr,
         step=step.index,
         calls=step.nfe,
-        x=pictures.to_pictures(shown, score.value_range),
-        denoised=pictures.to_pictures(clean, score.value_range),
+        x=seen if shown is clean else pictures.to_pictures(shown, score.value_range),
+        denoised=seen,
         score=pictures.magnitude(field, 3 * ones),
         change=pictures.magnitude(changed, ones * (high - low) / 4),
         score_norm=norm,
     )
+
+
+def make_code(score: Score, step: Step) -> Code | None:
+    """The noise in a Step and what makes views of it; None at the end of a run, where there is none."""
+    if step.finished:
+        return None
+    a, s, field = _unit_score(score, step)
+    # As far as the sample's noise goes, so that none is cut off.
+    reach = field.flatten(1).abs().amax(1).clamp_min(1e-6)
+    codes = torch.round(127.5 - 127.5 * field / expand(reach, field)).clamp(0, 255).to(torch.uint8)
+    low, high = score.value_range
+    length = torch.sqrt(a**2 + s**2)
+    weights = a / length, s * reach / (length * (high - low) / 2), reach * (2 / 3)
+    noise = codes.permute(0, 2, 3, 1).contiguous().cpu().numpy()
+    return Code(noise, *(w.float().cpu().numpy() for w in weights))
+
+
+def _unit_score(score: Score, step: Step) -> tuple[Tensor, Tensor, Tensor]:
+    """(a, s, s · score) at a Step, of shapes (B,), (B,) and (B, C, H, W)."""
+    x = step.x
+    a, s = score.sde.marginal(step.memory.get("t", x.new_full((len(x),), step.t)))
+    return a, s, (expand(a, x) * step.denoised - x) / expand(s, x)
 
 
 def log_snr_range(score: Score) -> tuple[float, float]:

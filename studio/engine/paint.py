@@ -179,6 +179,8 @@ class PaintJob:
         yield Note("Sharpening at full size")
         (cw, ch) = fitted.content
         fine = Fitted((w, h), (cw * factor, ch * factor), side, factor)
+        # As it will be: with the picture itself where it is kept.
+        first = np.stack([merged(job.recipe.task, job.picture, made, job.mask) for made in first])
         return (yield from job._run(context, score, fine, watch, first))
 
     def _run(
@@ -320,7 +322,9 @@ class _Run:
             return self.job.recipe.task.conditions(scene)
         # What was made at the model's size stays, in the means of blocks; the rest is found anew.
         coarse = torch.cat([self._state_of(self.fitted.forth(made)) for made in self.first])
-        return (*Inpaint().conditions(scene), Replacement(Blocks(self.fitted.factor), coarse))
+        task = self.job.recipe.task
+        kept = task if isinstance(task, Colorize) else Inpaint()
+        return (*kept.conditions(scene), Replacement(Blocks(self.fitted.factor), coarse))
 
     def _start(self, noise: Noise, part: range) -> tuple[Tensor | None, float | None]:
         """Where a run begins: None leaves it to the condition."""

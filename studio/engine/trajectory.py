@@ -1,4 +1,9 @@
-"""What is kept of a run: frames spaced evenly in log-SNR, within a byte budget.
+"""What is kept of a run: frames to look at, spaced evenly in log-SNR, and sparse exact states to go on
+from; in memory within a budget, beyond it in a temporary file.
+
+A frame is kept as two bytes a value, the denoised estimate D and the noise z = (x - a D) / s that the
+network sees; the noisy state, the length of the score and the change since the frame before follow
+from them when they are looked at, to within three of 255 levels.
 
 Frames are made in the worker and read in the window; a list is only ever replaced or appended to,
 so a reader sees a whole state at any time.
@@ -8,11 +13,20 @@ from __future__ import annotations
 
 import bisect
 from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from studio.diffusion.sampler import Step
+from studio.engine.spill import DISK, MEMORY, Item, Spill
+from studio.lazy import torch
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
 #: What can be looked at, and the attribute of a Frame that shows it.
 VIEWS = ("x", "denoised", "score", "change")
+MARKS, STATES = 96, 24
 
 
 @dataclass(frozen=True)
@@ -36,13 +50,149 @@ class Frame:
         return sum(getattr(self, name).nbytes for name in VIEWS)
 
 
-class Trajectory:
-    """The frames of a run from log-SNR `low` (noise) to `high` (clean), rising."""
+@dataclass(frozen=True)
+class Code:
+    """The noise z of a frame, uint8 (N, H, W, C) centred at 127.5, and what turns D and z into views.
 
-    def __init__(self, low: float, high: float, marks: int = 96, budget: int = 128 * 2**20) -> None:
+    The noisy state is 127.5 + `signal` (D - 127.5) + `gain` (z - 127.5), the score's length the root
+    of the mean of (z - 127.5)² over channels times `pull`; each of shape (N,), in 8-bit levels.
+    """
+
+    noise: np.ndarray
+    signal: np.ndarray
+    gain: np.ndarray
+    pull: np.ndarray
+
+
+class Kept(Frame):
+    """A Frame out of a trajectory: its views are made when they are looked at, and not kept."""
+
+    def __init__(
+        self,
+        moment: tuple[float, int, int, float],
+        items: dict[str, Item],
+        code: tuple[np.ndarray, ...] = (),
+        before: Kept | None = None,
+    ) -> None:
+        for name, value in zip(("log_snr", "step", "calls", "score_norm"), moment):
+            object.__setattr__(self, name, value)
+        object.__setattr__(self, "items", items)
+        object.__setattr__(self, "code", code)
+        object.__setattr__(self, "before", before)
+
+    def __getattr__(self, name: str) -> np.ndarray:
+        # What the base class keeps as arrays is not there, so asking for it leads here.
+        if name not in VIEWS:
+            raise AttributeError(name)
+        items, before = self.__dict__["items"], self.__dict__["before"]
+        if name in items:
+            return items[name].load()
+        if name == "change":
+            now = self.denoised
+            return _change(now, now if before is None else before.denoised)
+        if "noise" not in items:  # the end of a run: the state is the estimate
+            return self.denoised if name == "x" else np.zeros_like(self.denoised[..., :1])
+        return self._state() if name == "x" else self._length()
+
+    def after(self, before: Kept | None) -> Kept:
+        """The same frame with another one before it."""
+        d = self.__dict__
+        return Kept(self.moment, d["items"], d["code"], before)
+
+    @property
+    def moment(self) -> tuple[float, int, int, float]:
+        return self.log_snr, self.step, self.calls, self.score_norm
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """(N, H, W, C) of the pictures, read without making any."""
+        return self.denoised.shape
+
+    @property
+    def bytes(self) -> int:
+        """Of memory; what lies in the file is not counted."""
+        return sum(item.bytes for item in self.__dict__["items"].values() if not item.on_disk)
+
+    def _state(self) -> np.ndarray:
+        signal, gain, _ = (v.reshape(-1, 1, 1, 1) for v in self.__dict__["code"])
+        noise = self.__dict__["items"]["noise"].load()
+        levels = self.denoised * signal
+        levels += noise * gain
+        levels += 127.5 * (1 - signal - gain)
+        return _pixels(levels)
+
+    def _length(self) -> np.ndarray:
+        pull = self.__dict__["code"][2].reshape(-1, 1, 1, 1)
+        noise = self.__dict__["items"]["noise"].load().astype(np.float32) - 127.5
+        return _pixels(_root_mean(noise) * pull)
+
+
+def _root_mean(field: np.ndarray) -> np.ndarray:
+    """The root of the mean square over channels, (N, H, W, 1)."""
+    mean = np.einsum("nhwc,nhwc->nhw", field, field) / field.shape[-1]
+    return np.sqrt(mean)[..., None]
+
+
+def _change(now: np.ndarray, before: np.ndarray) -> np.ndarray:
+    """How far an estimate has moved; a quarter of the range is white."""
+    return _pixels(4 * _root_mean(now.astype(np.float32) - before))
+
+
+def _pixels(levels: np.ndarray) -> np.ndarray:
+    return np.clip(np.rint(levels, out=levels), 0, 255, out=levels).astype(np.uint8)
+
+
+@dataclass(frozen=True, eq=False)
+class State:
+    """A Step of a run, exactly as it was. `leg` counts the branches of the recipe taken before it."""
+
+    log_snr: float
+    leg: int
+    index: int
+    total: int
+    t: float
+    nfe: int
+    items: dict[str, Item]  # x, denoised, and the memory's tensors as "memory.name"
+
+    def step(self, device: str = "cpu") -> Step:
+        """The Step itself, its tensors on a device, but those in float64, which solvers keep on the
+        host."""
+        tensors = {k: torch.from_numpy(i.load().copy()) for k, i in self.items.items()}
+        tensors = {k: v if v.dtype == torch.float64 else v.to(device) for k, v in tensors.items()}
+        memory = {k.removeprefix("memory."): v for k, v in tensors.items() if "." in k}
+        ends = self.index, self.total, self.t, tensors["x"], tensors["denoised"]
+        return Step(*ends, self.nfe, memory)
+
+    @property
+    def bytes(self) -> int:
+        return sum(item.bytes for item in self.items.values())
+
+
+class Trajectory:
+    """The frames and states of a run from log-SNR `low` (noise) to `high` (clean), rising.
+
+    `budget` is what may be kept in memory, `disk` what beyond it in a file. `recipe` is the job that
+    leads here, as data, of these samples alone; while it is empty, no states are kept. `trouble` says
+    what went wrong with the file, if anything did.
+    """
+
+    def __init__(
+        self,
+        low: float,
+        high: float,
+        marks: int = MARKS,
+        budget: int = MEMORY,
+        disk: int = DISK,
+        states: int = STATES,
+    ) -> None:
         self.low, self.high = low, high
-        self._marks, self._budget = marks, budget
         self.frames: list[Frame] = []
+        self.states: list[State] = []
+        self.recipe: dict[str, Any] = {}
+        self._marks, self._states = marks, states
+        self._spill = Spill(budget, disk)
+
+    # -- frames -----------------------------------------------------------------------------------
 
     def due(self, log_snr: float) -> bool:
         """Whether a frame at this log-SNR would be kept."""
@@ -50,22 +200,110 @@ class Trajectory:
             return True
         return log_snr - self.frames[-1].log_snr >= (self.high - self.low) / self._marks
 
-    def add(self, frame: Frame) -> None:
-        """Keep a frame. When the budget is spent, every other frame goes and marks are rarer."""
-        if len(self.frames) >= 4 and (len(self.frames) + 1) * frame.bytes > self._budget:
-            self.frames = self.frames[::2]
-            self._marks = max(2, self._marks // 2)
-        self.frames.append(frame)
+    def add(self, frame: Frame, code: Code | None = None) -> None:
+        """Keep a frame; with `code`, in its short form. When there is no room left, every other frame
+        goes and marks are rarer."""
+        arrays = {"denoised": frame.denoised}
+        if code is not None:
+            arrays["noise"] = code.noise
+        elif frame.x is not frame.denoised:
+            arrays |= {name: frame.view(name) for name in ("x", "score")}
+        items = self._put(arrays)
+        if items is None:
+            self._thin()
+            items = self._put(arrays) or self._put(arrays, must=True) or {}
+        moment = frame.log_snr, frame.step, frame.calls, frame.score_norm
+        weights = () if code is None else (code.signal, code.gain, code.pull)
+        last = self.frames[-1] if self.frames else None
+        before = last if isinstance(last, Kept) else None
+        self.frames.append(Kept(moment, items, weights, before))
 
     def nearest(self, log_snr: float) -> Frame | None:
         """The kept frame closest to a log-SNR; None if none is kept yet."""
         frames = self.frames
         if not frames:
             return None
-        i = bisect.bisect_left([f.log_snr for f in frames], log_snr)
+        i = bisect.bisect_left(frames, log_snr, key=lambda f: f.log_snr)
         near = frames[max(0, i - 1) : i + 1]
         return min(near, key=lambda f: abs(f.log_snr - log_snr))
 
+    def _thin(self) -> None:
+        """Leave out every other frame, and drop the links to them."""
+        if len(self.frames) < 4:
+            return
+        kept: list[Frame] = []
+        for i, frame in enumerate(self.frames):
+            assert isinstance(frame, Kept)
+            if i % 2:
+                for item in frame.__dict__["items"].values():
+                    self._spill.drop(item)
+            else:
+                before = kept[-1] if kept else None
+                kept.append(frame.after(before if isinstance(before, Kept) else None))
+        self.frames = kept
+        self._marks = max(2, self._marks // 2)
+
+    # -- states -----------------------------------------------------------------------------------
+
+    def due_state(self, log_snr: float) -> bool:
+        """Whether the Step at this log-SNR would be kept as it is."""
+        if not self.recipe or not self._states:
+            return False
+        if not self.states:
+            return True
+        return self._mark(log_snr) > self._mark(self.states[-1].log_snr)
+
+    def add_state(self, step: Step, log_snr: float, leg: int = 0) -> None:
+        """Keep a Step as it is, if there is room for it."""
+        tensors: dict[str, Tensor] = {"x": step.x, "denoised": step.denoised}
+        tensors |= {f"memory.{k}": v for k, v in step.memory.items()}
+        arrays = {k: v.detach().cpu().numpy() for k, v in tensors.items()}
+        if (items := self._put(arrays)) is not None:
+            numbers = step.index, step.total, step.t, step.nfe
+            self.states.append(State(log_snr, leg, *numbers, items))
+
+    def state_before(self, log_snr: float) -> State | None:
+        """The last kept state at or above the noise of a log-SNR; None if there is none."""
+        states = self.states
+        at = bisect.bisect_right(states, log_snr + 1e-9, key=lambda s: s.log_snr)
+        return states[at - 1] if at else None
+
+    def _mark(self, log_snr: float) -> int:
+        return int((log_snr - self.low) / (self.high - self.low) * self._states)
+
+    # -- room -------------------------------------------------------------------------------------
+
     @property
     def bytes(self) -> int:
-        return sum(f.bytes for f in self.frames)
+        """What is in memory, of frames and states."""
+        return self._spill.bytes
+
+    @property
+    def budget(self) -> int:
+        return self._spill.memory
+
+    @property
+    def spilled(self) -> int:
+        """What is in the file."""
+        return self._spill.spilled
+
+    @property
+    def trouble(self) -> str:
+        """Why the file cannot be written; empty while it can."""
+        return self._spill.trouble
+
+    def close(self) -> None:
+        """Let go of everything, and of the file."""
+        self.frames, self.states = [], []
+        self._spill.close()
+
+    def _put(self, arrays: dict[str, np.ndarray], must: bool = False) -> dict[str, Item] | None:
+        """All of the arrays, or none of them."""
+        items: dict[str, Item] = {}
+        for name, array in arrays.items():
+            if (item := self._spill.put(array, must)) is None:
+                for kept in items.values():
+                    self._spill.drop(kept)
+                return None
+            items[name] = item
+        return items

@@ -180,9 +180,10 @@ class Choice(Editor):
             return
         self._form = Form(value)
         self._form.changed.connect(lambda _: self.changed.emit(self.value()))
-        self._form.setVisible(bool(self._form._editors))
         self._form.setContentsMargins(0, 4, 0, 0)  # off the explanation above
         self._box.addWidget(self._form)
+        # Not before it has a parent: it would be a window of its own for a moment.
+        self._form.setVisible(bool(self._form._editors))
 
 
 class _Plain(Editor):

@@ -7,7 +7,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from PySide6.QtCore import QByteArray, QSettings, Qt, QTimer
+from PySide6.QtCore import QByteArray, QSettings, QSignalBlocker, Qt, QTimer
 from PySide6.QtGui import (
     QAction,
     QActionGroup,
@@ -15,6 +15,7 @@ from PySide6.QtGui import (
     QDragEnterEvent,
     QDropEvent,
     QKeySequence,
+    QPaintEvent,
 )
 from PySide6.QtWidgets import (
     QFileDialog,
@@ -39,13 +40,13 @@ from studio.ui.dialogs import CrashDialog, ask, report_of
 from studio.ui.recipe_panel import summary
 from studio.ui.runner import spawn
 from studio.ui.session import Session
-from studio.ui.tabs import Tab, tabs
-from studio.ui.tabs.models import WEIGHTS, ModelsTab
+from studio.ui.tabs import TABS, Mode, Tab
 
 if TYPE_CHECKING:
     from studio.ui.selfcheck import SelfCheckDialog
 
 LAYOUT_VERSION = 1
+PROJECT = ".studio"  # what the canvas saves
 
 
 class MainWindow(QMainWindow):
@@ -56,6 +57,9 @@ class MainWindow(QMainWindow):
         self.session = session
         self._on_close = on_close
         self._closing = False
+        self._painted = False
+        self._blank: dict[str, QWidget] = {}  # modes that are not built yet
+        self._whole = asyncio.Event()
         self.checks: SelfCheckDialog | None = None
         self.setObjectName("mainWindow")
         self.setWindowTitle("Score Studio")
@@ -71,8 +75,10 @@ class MainWindow(QMainWindow):
         self.status.setAccessibleName(self.tr("Status"))
         self.statusBar().addWidget(self.status, 1)
         self.tabs: dict[str, Tab] = {}
-        for name, make in tabs().items():
-            self._add_tab(name, make(session))
+        for name, mode in TABS.items():
+            self._add_tab(name, mode)
+        self.page(next(iter(TABS)))
+        self.modes.currentChanged.connect(self._turned)
         self.setCentralWidget(self.modes)
         self._menus()
         self._restore_layout()
@@ -84,19 +90,56 @@ class MainWindow(QMainWindow):
         self._device_timer.timeout.connect(self._tell_device)
         self._device_timer.start()
         self._tell_device()
-        # What takes long to build and need not be there at first comes after the first paint.
-        QTimer.singleShot(0, self._shown)
 
     # -- layout -------------------------------------------------------------------------------------
 
-    def _add_tab(self, name: str, tab: Tab) -> None:
-        self.tabs[name] = tab
-        number = len(self.tabs)
-        self.modes.addTab(tab, f"{number}  {self.tr(tab.title)}")
-        self.modes.setTabToolTip(number - 1, f"{self.tr(tab.title)} (Ctrl+{number})")
+    def _add_tab(self, name: str, mode: Mode) -> None:
+        """A place for a mode, which is built when it is needed, or after the first paint."""
+        blank = QWidget()
+        self._blank[name] = blank
+        number = self.modes.count() + 1
+        self.modes.addTab(blank, f"{number}  {self.tr(mode.title)}")
+        self.modes.setTabToolTip(number - 1, f"{self.tr(mode.title)} (Ctrl+{number})")
+
+    def page(self, name: str) -> Tab:
+        """A mode's page, built now if it is not there yet."""
+        blank = self._blank.pop(name, None)
+        if blank is None:
+            return self.tabs[name]
+        tab = self.tabs[name] = TABS[name].make(self.session)
         tab.status.connect(self.tell)
         tab.bug.connect(self.crashed)
-        tab.leave.connect(lambda name: self.modes.setCurrentWidget(self.tabs[name]))
+        tab.leave.connect(self.turn_to)
+        place, chosen = self.modes.indexOf(blank), self.modes.currentWidget() is blank
+        text, tip = self.modes.tabText(place), self.modes.tabToolTip(place)
+        with QSignalBlocker(self.modes):
+            self.modes.removeTab(place)
+            self.modes.insertTab(place, tab, text)
+            self.modes.setTabToolTip(place, tip)
+            if chosen:
+                self.modes.setCurrentIndex(place)
+        blank.deleteLater()
+        if self._painted:
+            tab.shown()
+        return tab
+
+    def turn_to(self, name: str) -> Tab:
+        """Show a mode."""
+        tab = self.page(name)
+        self.modes.setCurrentWidget(tab)
+        return tab
+
+    def complete(self) -> None:
+        """Build every page that is not there yet."""
+        for name in TABS:
+            self.page(name)
+        self._whole.set()
+
+    def _turned(self, index: int) -> None:
+        page = self.modes.widget(index)
+        for name, blank in list(self._blank.items()):
+            if blank is page:
+                self.page(name)
 
     def _chips(self) -> QWidget:
         self.model_chip = QToolButton()
@@ -134,13 +177,9 @@ class MainWindow(QMainWindow):
         file.addSeparator()
         self._action(file, self.tr("Quit"), "Ctrl+Q", self.close)
         view = self.menuBar().addMenu(self.tr("&View"))
-        for i, name in enumerate(self.tabs):
-            tab = self.tabs[name]
+        for i, (name, mode) in enumerate(TABS.items()):
             self._action(
-                view,
-                self.tr(tab.title),
-                f"Ctrl+{i + 1}",
-                lambda t=tab: self.modes.setCurrentWidget(t),
+                view, self.tr(mode.title), f"Ctrl+{i + 1}", lambda name=name: self.turn_to(name)
             )
         view.addSeparator()
         themes = QActionGroup(self)
@@ -254,7 +293,7 @@ class MainWindow(QMainWindow):
             menu.addAction(self.tr("No model on the shelf yet")).setEnabled(False)
         menu.addSeparator()
         more = menu.addAction(self.tr("Models…"))
-        more.triggered.connect(lambda: self.modes.setCurrentWidget(self.tabs["models"]))
+        more.triggered.connect(lambda: self.turn_to("models"))
 
     def _keys(self) -> None:
         rows = (
@@ -267,6 +306,12 @@ class MainWindow(QMainWindow):
             ("R", self.tr("New seed")),
             ("← →", self.tr("On the timeline: to the frame before, after")),
             ("Home End", self.tr("On the timeline: to the noise, to the live head")),
+            ("B E L M G", self.tr("On the canvas: brush, eraser, lasso, rectangle, fill")),
+            ("I C H W", self.tr("On the canvas: eyedropper, box, pan, wipe")),
+            ("[ ]  { }", self.tr("On the canvas: size and hardness of the brush")),
+            ("1 … 9 0", self.tr("On the canvas: how far a pixel may change, 10 to 100 %")),
+            ("Space Tab", self.tr("On the canvas, held: pan; the photo as it is")),
+            ("Enter Del", self.tr("On the canvas: accept, discard the candidate; ← → flip")),
             ("Ctrl+S", self.tr("Save the picture with its recipe")),
             ("Ctrl+E", self.tr("Export a film of the run")),
             ("Ctrl+O", self.tr("Restore the recipe in a PNG")),
@@ -314,13 +359,18 @@ class MainWindow(QMainWindow):
             self.open_path(paths[0])
 
     def open_path(self, path: Path) -> None:
-        """What is dropped: a folder or weights are a model, anything else may carry a recipe."""
+        """What is dropped: a folder or weights are a model; a picture is for the mode that is shown, or
+        may carry a recipe."""
+        from studio.ui.tabs.models import WEIGHTS, ModelsTab
+
+        tab = self.modes.currentWidget()
         if path.is_dir() or path.suffix.lower() in WEIGHTS:
-            models = self.tabs["models"]
+            models = self.turn_to("models")
             assert isinstance(models, ModelsTab)
-            self.modes.setCurrentWidget(models)
             models.add_path(path)
-        else:
+        elif path.suffix.lower() == PROJECT:
+            self.turn_to("canvas").open_path(path)
+        elif not (isinstance(tab, Tab) and tab.open_path(path)):
             self.open_file(path)
 
     def _open(self) -> None:
@@ -335,18 +385,19 @@ class MainWindow(QMainWindow):
             self.open_file(Path(path))
 
     def open_file(self, path: Path) -> None:
-        """Offer to restore the recipe in a PNG, after showing what would change."""
+        """Offer to restore the recipe in a PNG, after showing what would change. A picture without one
+        is opened on the canvas."""
         spawn(self._open_file(path))
 
     async def _open_file(self, path: Path) -> None:
-        tab: Tab = self.tabs["sample"]
+        tab = self.page("sample")
         try:
             recipe = recipes.read_recipe(path)
             if recipe is None:
-                self.tell(self.tr("{name} carries no recipe of this studio").format(name=path.name))
+                self.turn_to("canvas").open_path(path)
                 return
             if recipe.get("kind") == "paint":
-                tab = self.tabs["canvas"]
+                tab = self.page("canvas")
             lines = tab.changes(recipe)
             if not lines:
                 self.tell(
@@ -365,6 +416,7 @@ class MainWindow(QMainWindow):
 
     async def offer_recovery(self, crashed: bool) -> None:
         """Offer what an earlier session left unsaved; after a crash, also the recipe in use."""
+        await self._whole.wait()
         if crashed and self.session.settings.recipe:
             await self._offer_recipe()
         for tab in self.tabs.values():
@@ -379,15 +431,31 @@ class MainWindow(QMainWindow):
         question = self.tr("The studio did not close in order last time. Restore your recipe?")
         if await ask(self, self.tr("Welcome back"), question, shown, self.tr("Restore")):
             try:
-                self.tabs["sample"].open_recipe(recipe)
+                self.page("sample").open_recipe(recipe)
             except StudioError as error:
                 self.tell(str(error))
 
     # -- closing ------------------------------------------------------------------------------------
 
+    def paintEvent(self, event: QPaintEvent) -> None:
+        super().paintEvent(event)
+        if not self._painted:
+            self._painted = True
+            # What takes long and need not be there at first comes after the first paint.
+            QTimer.singleShot(0, self, self._shown)
+
     def _shown(self) -> None:
-        for tab in self.tabs.values():
+        for tab in list(self.tabs.values()):
             tab.shown()
+        self._build_next()
+
+    def _build_next(self) -> None:
+        """One page at a time, so that the window answers between them."""
+        if self._closing or not self._blank:
+            self._whole.set()
+            return
+        self.page(next(iter(self._blank)))
+        QTimer.singleShot(0, self, self._build_next)
 
     def closeEvent(self, event: QCloseEvent) -> None:
         """Ask once during work, then hand over to whoever shuts the window down."""

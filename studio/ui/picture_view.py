@@ -8,6 +8,7 @@ any display. `scale` is device pixels per picture pixel: 1.0 is 100 %. Pictures 
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
@@ -67,6 +68,21 @@ class _Axis:
         return at - cell * self.pitch(after) - point * after
 
 
+@dataclass(frozen=True)
+class Camera:
+    """Where a view looks, so that another one of as many pictures can look there too.
+
+    `wanted` is the scale asked for, None where everything fits; `offset` goes from the middle of the
+    view to the corner of its first picture, in device pixels.
+    """
+
+    solo: int | None
+    current: int
+    columns: int
+    wanted: float | None
+    offset: QPointF
+
+
 class PictureView(OwnKeys, QWidget):
     """Shows pictures as a grid, or one of them alone (`solo`).
 
@@ -77,6 +93,7 @@ class PictureView(OwnKeys, QWidget):
     solo_changed = Signal(object)  # the index shown alone, or None for the grid
     current_changed = Signal(int)  # the cell that has the focus ring
     zoom_changed = Signal(float)  # 1.0 is 100 %
+    camera_changed = Signal(object)  # the Camera, after a person moved it
     context_menu_requested = Signal(int, QPoint)  # picture, global position
 
     def __init__(self, parent: QWidget | None = None) -> None:
@@ -101,6 +118,7 @@ class PictureView(OwnKeys, QWidget):
         self._drag: QPointF | None = None
         self._undo_click: tuple[int | None, float, QPointF] | None = None
         self._captions: list[str] = []
+        self._overlay: Callable[[QPainter, PictureView], None] | None = None
         self._hud = ""
         self._empty = (
             self.tr("Nothing here yet"),
@@ -175,9 +193,19 @@ class PictureView(OwnKeys, QWidget):
         self.update()
         self._speak_soon()
 
+    def set_overlay(self, paint: Callable[[QPainter, PictureView], None] | None) -> None:
+        """Something painted over the pictures and below the plates, in the widget's coordinates."""
+        self._overlay = paint
+        self.update()
+
     @property
     def count(self) -> int:
         return self._shape[0]
+
+    @property
+    def shown(self) -> list[int]:
+        """The pictures that are in the view: all of them, or the one alone."""
+        return list(range(self.count)) if self._solo is None else [self._solo]
 
     @property
     def current(self) -> int:
@@ -223,6 +251,31 @@ class PictureView(OwnKeys, QWidget):
         self.update()
         self._speak_soon()
         self.solo_changed.emit(index)
+        self.camera_changed.emit(self.camera)
+
+    # ---- camera -------------------------------------------------------------------------------
+
+    @property
+    def camera(self) -> Camera:
+        """Where the view looks now."""
+        offset = self._origin - self._middle()
+        return Camera(self._solo, self._current, self._columns, self._wanted, offset)
+
+    def look(self, camera: Camera) -> None:
+        """Look where another view looks. Emits no `camera_changed`."""
+        solo = camera.solo if camera.solo in range(self.count) else None
+        moved, self._solo = solo != self._solo, solo
+        self._current = min(camera.current, max(0, self.count - 1))
+        self._wanted, self._columns = camera.wanted, camera.columns
+        self._origin = self._middle() + camera.offset
+        self._arrange()
+        self.update()
+        if moved:
+            self._speak_soon()
+            self.solo_changed.emit(solo)
+
+    def _middle(self) -> QPointF:
+        return QPointF(self.width(), self.height() - self._reserved()) * (self._ratio() / 2)
 
     # ---- geometry -----------------------------------------------------------------------------
 
@@ -306,8 +359,7 @@ class PictureView(OwnKeys, QWidget):
     def index_at(self, position: QPointF) -> int | None:
         """The picture under a point of the widget."""
         point = position * self._ratio()
-        shown = range(self.count) if self._solo is None else (self._solo,)
-        return next((i for i in shown if self._cell(i).contains(point)), None)
+        return next((i for i in self.shown if self._cell(i).contains(point)), None)
 
     # ---- zoom ---------------------------------------------------------------------------------
 
@@ -326,6 +378,7 @@ class PictureView(OwnKeys, QWidget):
         self._wanted = None
         self._arrange()
         self.update()
+        self.camera_changed.emit(self.camera)
 
     def zoom_true(self) -> None:
         """One picture pixel on one screen pixel."""
@@ -355,6 +408,7 @@ class PictureView(OwnKeys, QWidget):
         )
         self._arrange()
         self.update()
+        self.camera_changed.emit(self.camera)
 
     def wheelEvent(self, event: QWheelEvent) -> None:
         turned = event.angleDelta().y()
@@ -394,6 +448,7 @@ class PictureView(OwnKeys, QWidget):
         self._origin = QPointF(across.held(wish.x(), self._scale), down.held(wish.y(), self._scale))
         self._show_cursor()
         self.update()
+        self.camera_changed.emit(self.camera)
 
     def mouseReleaseEvent(self, event: QMouseEvent) -> None:
         clicked = self._press is not None and self._drag is None
@@ -500,6 +555,7 @@ class PictureView(OwnKeys, QWidget):
             self._set_solo(index, keep_zoom=True)
         else:
             self._reveal(index)
+            self.camera_changed.emit(self.camera)
         self.update()
         self._speak_soon()
 
@@ -529,6 +585,10 @@ class PictureView(OwnKeys, QWidget):
         if self.count:
             self._paint_pictures(painter)
             self._paint_marks(painter)
+            if self._overlay is not None:
+                painter.save()
+                self._overlay(painter, self)
+                painter.restore()
             self._paint_plates(painter)
         else:
             drawing.empty_state(painter, self.rect(), self.font(), *self._empty, illustrated=True)
@@ -536,9 +596,6 @@ class PictureView(OwnKeys, QWidget):
                 inner = QRectF(self.rect()).adjusted(3, 3, -3, -3)
                 drawing.frame(painter, inner, theme.colours().accent, 1.5, -1.5, 5)
         painter.end()
-
-    def _shown(self) -> list[int]:
-        return list(range(self.count)) if self._solo is None else [self._solo]
 
     def _paint_pictures(self, painter: QPainter) -> None:
         ratio = self._ratio()
@@ -551,7 +608,7 @@ class PictureView(OwnKeys, QWidget):
             self._scale < drawing.CRISP and self._scale != 1.0,
         )
         line, edge = QColor(theme.colours().line), max(1.0, round(ratio))
-        for i in self._shown():
+        for i in self.shown:
             box = self._cell(i)
             if box.intersects(view):
                 row, column = divmod(i, self._across)

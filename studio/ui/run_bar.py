@@ -17,7 +17,7 @@ from studio.ui.runner import Runner
 class RunBar(QWidget):
     """The Run button over Pause, Step and Finish, for the runner of `page`, whose keys they have.
 
-    `start` begins a run; `resume` goes on with one that is held, and may do something before.
+    `start` begins a run; `before` is called when one that is held goes on, for a step or for good.
     """
 
     def __init__(
@@ -25,10 +25,10 @@ class RunBar(QWidget):
         page: QWidget,
         runner: Runner,
         start: Callable[[], None],
-        resume: Callable[[], None] | None = None,
+        before: Callable[[], None] = lambda: None,
     ) -> None:
         super().__init__(page)
-        self._runner, self._start, self._resume = runner, start, resume or runner.resume
+        self._runner, self._start, self._before = runner, start, before
         self.run = _run_button(self.tr("Run"))
         self.pause = _verb("pause", self.tr("Pause"), self.tr("Hold the solver (K)"))
         self.step = _verb("step", self.tr("Step"), self.tr("One step, then hold (.)"))
@@ -62,18 +62,24 @@ class RunBar(QWidget):
 
     def pause_or_go(self) -> None:
         if self._runner.state == "paused":
-            self._resume()
+            self._before()
+            self._runner.resume()
         else:
             self._runner.pause()
 
     def one_step(self) -> None:
+        if self._runner.state == "paused":
+            self._before()
         self._runner.step()
 
     def finish_quickly(self) -> None:
         """Go on from here with the quick sampler, to the end."""
-        if self._runner.busy:
-            self._runner.send(FinishWith(PRESETS["quick"][1]))
-            self._resume()
+        if self._runner.state not in ("running", "paused"):
+            return
+        if self._runner.state == "paused":
+            self._before()
+        self._runner.send(FinishWith(PRESETS["quick"][1]))
+        self._runner.resume()
 
     def show_state(self, state: str, why_not: str = "", tip: str = "") -> None:
         """How the buttons are in a state of the runner. `why_not` says why a run cannot begin."""

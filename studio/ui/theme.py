@@ -5,7 +5,8 @@
 4.5 : 1 on everything it may stand on; tests hold it to that.
 
 The style sheet knows these widgets by name: `run` (with the property `busy` it is a Stop button),
-`modelChip` and `deviceChip` (the property `tone` may be "warning"), `errorBox`, `sectionTitle`;
+`modelChip` and `deviceChip` (the property `tone` may be "warning"), `errorBox`, `sectionTitle`, and
+the tools and options of the canvas;
 and by property: `segment` on buttons that choose a view, `role` on labels ("title", "heading",
 "muted", "problem"), frames ("card") and buttons ("disclosure"), `chip` on labels. After changing a
 property, polish the widget again.

@@ -281,9 +281,22 @@ def test_the_note_says_all_of_itself_in_its_tooltip(strip: CandidateStrip) -> No
     long = "kept pixels unchanged " * 20
     strip.set_note(long, "good")
     assert strip.note.toolTip() == long
-    assert strip.minimumSizeHint().width() < 640
+    assert 0 < strip.note.width() < 640
     strip.clear()
     assert strip.note.text() == ""
+
+
+def test_a_narrow_strip_takes_two_lines_for_its_verbs(shown: Shown) -> None:
+    strip = shown(CandidateStrip(), 300, 200)
+    strip.set_pictures(stack(RED, GREEN))
+    strip.set_note("kept pixels unchanged", "good")
+    shown(strip, 300, 200)
+    assert strip.minimumSizeHint().width() <= 300
+    inside = strip.rect()
+    for child in (strip.accept_button, strip.doubt, strip.note):
+        assert inside.contains(child.geometry()), child.objectName()
+    assert strip.doubt.y() > strip.accept_button.y()
+    assert strip.thumbnails.geometry().bottom() < strip.accept_button.y()
 
 
 @pytest.mark.parametrize(

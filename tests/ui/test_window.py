@@ -321,7 +321,7 @@ def test_after_a_crash_the_recipe_is_offered_back(with_window: Any) -> None:
     async def work(window: MainWindow) -> None:
         lost = SampleJob(model="tiny", sampler=SAMPLERS["heun"](steps=9), count=3, seed=41)
         window.session.remember(recipe=spec.to_dict(lost), clean=False)
-        offer = asyncio.ensure_future(window.offer_recovery())
+        offer = asyncio.ensure_future(window.offer_recovery(crashed=True))
         await until(lambda: window.findChild(QMessageBox, "question"))
         question = part(window, QMessageBox, "question")
         assert "seed 41" in question.informativeText()
@@ -336,7 +336,7 @@ def test_after_a_crash_the_recipe_is_offered_back(with_window: Any) -> None:
 def test_a_recipe_of_another_version_is_not_offered(with_window: Any) -> None:
     async def work(window: MainWindow) -> None:
         window.session.remember(recipe={"model": "tiny", "wormhole": 3})
-        await window.offer_recovery()
+        await window.offer_recovery(crashed=True)
         assert window.findChild(QMessageBox, "question") is None
 
     with_window(work)

@@ -50,8 +50,9 @@ class ColourButton(QToolButton):
         self._colour: Colour = (0, 0, 0)
         self._swatches: list[QToolButton] = []
         self._fill_menu()
-        self.clicked.connect(self.choose)
         self._draw()
+        self._draw_recent()
+        self.clicked.connect(self.choose)
 
     def colour(self) -> Colour:
         return self._colour
@@ -66,7 +67,6 @@ class ColourButton(QToolButton):
         """A colour was used: it comes first among the recent ones."""
         if colour != self.recent[0]:
             self.recent = [colour, *(other for other in self.recent if other != colour)][:RECENT]
-            self._draw_recent()
 
     def choose(self) -> None:
         """Open the colour dialog, with the recent colours among its own."""
@@ -112,6 +112,7 @@ class ColourButton(QToolButton):
         menu.addSeparator()
         clear = menu.addAction(self.tr("Clear all colours"), self.clear_requested.emit)
         clear.setObjectName("clearColours")
+        menu.aboutToShow.connect(self._draw_recent)
         self.setMenu(menu)
 
     def _row(self, menu: QMenu) -> QWidget:
@@ -150,7 +151,6 @@ class ColourButton(QToolButton):
             if self.isEnabled()
             else self.tr("Colours are painted on the layer Colours (X)")
         )
-        self._draw_recent()
 
     def _draw_recent(self) -> None:
         for button, colour in zip(self._swatches, self.recent):

@@ -11,7 +11,7 @@ import numpy as np
 from PySide6.QtCore import QObject, QTimer, Signal
 from PySide6.QtWidgets import QFileDialog, QWidget
 
-from studio import photos
+from studio import photos, recipes
 from studio.engine.events import Done, Event, Note
 from studio.engine.work import Work
 from studio.errors import PictureError, StudioError
@@ -195,23 +195,25 @@ class CanvasFiles(QObject):
             self.tr("If not, what was kept of it is deleted."),
             self.tr("Open"),
         )
-        if wanted:
-            self._do(self.tr("Opening"), lambda: self.autosave.recover(left[0]), self._recovered)
-            left = left[:1]
-        for path in left:
-            if not wanted:
+        if not wanted:
+            for path in left:
                 self.autosave.forget(path)
+            return
+        newest = left[0]
+        self._do(
+            self.tr("Opening"),
+            lambda: self.autosave.recover(newest),
+            lambda found: self._recovered(newest, found),
+        )
 
-    def _recovered(self, found: tuple[Document, dict[str, Any]]) -> None:
-        left = self.autosave.recoverable()
+    def _recovered(self, path: Path, found: tuple[Document, dict[str, Any]]) -> None:
         self._show(*found)
         shot = self.autosave.snapshot(found[0], time.monotonic(), found[1])
 
         def replaced() -> None:
             # The old copy goes once there is a new one.
             self.autosave.write(shot)
-            for path in left:
-                self.autosave.forget(path)
+            self.autosave.forget(path)
 
         self._keep(replaced)
 
@@ -271,4 +273,13 @@ class CanvasFiles(QObject):
 def _read(path: Path) -> tuple[Document, dict[str, Any]]:
     photo = photos.read(path)
     document = Document.of(photo.pixels, photo.alpha, photo.name)
-    return document, {"note": photo.note} if photo.note else {}
+    return document, {"note": photo.note, "found": _recipe(path)}
+
+
+def _recipe(path: Path) -> dict[str, Any] | None:
+    """The recipe of painting that a picture carries, if it does."""
+    try:
+        found = recipes.read_recipe(path)
+    except PictureError:
+        return None  # the picture was read: its recipe alone is damaged, or too new
+    return found if found is not None and found.get("kind") == "paint" else None

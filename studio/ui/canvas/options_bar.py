@@ -78,6 +78,12 @@ class OptionsBar(QWidget):
         self.pressure = self._pressure_button()
         self.colour = ColourButton()
         self.mask_menu = MaskMenu(view, masks)
+        self.mask_button = MenuButton("maskMenu", "mask", self.mask_menu)
+        self.mask_button.setText(self.tr("Edit mask"))
+        self.mask_button.setAccessibleName(self.tr("Mask menu"))
+        self.mask_button.setToolTip(
+            self.tr("Invert, grow, feather, import: what concerns the whole mask")
+        )
         self.zoom = self._zoom_button()
         self._lay_out()
         self._tell_amounts()
@@ -106,12 +112,8 @@ class OptionsBar(QWidget):
         flow.addWidget(self.hardness)
         flow.addWidget(self.strength)
         flow.addWidget(_group(self.colour))
-        mask = _menu_button("maskMenu", "mask", self.mask_menu)
-        mask.setText(self.tr("Edit mask"))
-        mask.setAccessibleName(self.tr("Mask menu"))
-        mask.setToolTip(self.tr("Invert, grow, feather, import: what concerns all of the mask"))
-        flow.addWidget(_group(mask))
-        flow.addWidget(_group(self.zoom))
+        flow.addWidget(self.mask_button)
+        flow.addWidget(self.zoom)
 
     def _connect(self) -> None:
         view = self._view
@@ -178,7 +180,7 @@ class OptionsBar(QWidget):
         button.toggled.connect(self._set_pressure)
         return button
 
-    def _zoom_button(self) -> QToolButton:
+    def _zoom_button(self) -> MenuButton:
         menu, view = QMenu(self), self._view
         entries: list[tuple[str, str, Callable[[], None]]] = [
             (self.tr("Whole picture"), "Ctrl+0", view.fit),
@@ -194,30 +196,36 @@ class OptionsBar(QWidget):
         menu.addSeparator()
         for zoom in _ZOOMS:
             menu.addAction(_percent(zoom), lambda zoom=zoom: view.zoom_to(zoom))
-        button = _menu_button("canvasZoom", "zoom-fit", menu)
+        button = MenuButton("canvasZoom", "zoom-fit", menu)
         button.setToolTip(self.tr("Zoom: the wheel, + and −; Ctrl+0 shows the whole picture"))
         button.setText(_percent(1.0))
         button.setMinimumWidth(button.sizeHint().width())  # it stands still while zooming
         return button
 
     def resizeEvent(self, event: QResizeEvent) -> None:
-        """The sliders give way where that saves a line; what they do can be typed as well."""
+        """Sliders and a word give way where that saves a line; numbers can be typed as well."""
         super().resizeEvent(event)
         room = self.width() - 2 * _EDGE
-        shown, bare = self._widths(0), self._widths(1)
-        keep = _lines(shown, room) <= _lines(bare, room)
-        for amount in self._amounts:
-            amount.slider.setVisible(keep)
+        roomy, brief = self._widths()
+        self._set_brief(_lines(brief, room) < _lines(roomy, room))
 
-    def _widths(self, which: int) -> list[int]:
-        """Of everything in the bar, with sliders (0) or without (1)."""
-        items = [self._flow.itemAt(i) for i in range(self._flow.count())]
-        parts = [item.widget() for item in items if item is not None]
-        return [
-            part.widths()[which] if isinstance(part, Amount) else part.sizeHint().width()
-            for part in parts
-            if part is not None
-        ]
+    def _set_brief(self, brief: bool) -> None:
+        for amount in self._amounts:
+            amount.slider.setHidden(brief)
+        self.mask_button.set_brief(brief)
+
+    def _widths(self) -> tuple[list[int], list[int]]:
+        """Of all that is in the bar: with sliders, and without what may give way."""
+        giving = {id(part): part.widths() for part in (*self._amounts, self.mask_button)}
+        roomy, brief = [], []
+        for i in range(self._flow.count()):
+            item = self._flow.itemAt(i)
+            assert item is not None
+            hint = item.sizeHint().width()
+            wide, narrow = giving.get(id(item.widget()), (hint, hint))
+            roomy.append(wide)
+            brief.append(narrow)
+        return roomy, brief
 
     # -- what is shown ------------------------------------------------------------------------------
 
@@ -330,6 +338,34 @@ class OptionsBar(QWidget):
         self._tell_history()
 
 
+class MenuButton(QToolButton):
+    """A button with a menu; brief, it shows no words."""
+
+    def __init__(self, name: str, icon: str, menu: QMenu) -> None:
+        super().__init__()
+        self.setObjectName(name)
+        self.setIcon(theme.icon(icon))
+        self.setIconSize(QSize(18, 18))
+        self.setToolButtonStyle(Qt.ToolButtonStyle.ToolButtonTextBesideIcon)
+        self.setPopupMode(QToolButton.ToolButtonPopupMode.InstantPopup)
+        self.setFocusPolicy(Qt.FocusPolicy.TabFocus)
+        self.setMinimumHeight(HEIGHT)
+        self.setMenu(menu)
+
+    def widths(self) -> tuple[int, int]:
+        """The width that is wanted, with words and about that without."""
+        hint, words = self.sizeHint().width(), self.fontMetrics().horizontalAdvance(self.text())
+        brief = self.toolButtonStyle() == Qt.ToolButtonStyle.ToolButtonIconOnly
+        return (hint + words, hint) if brief else (hint, hint - words)
+
+    def set_brief(self, brief: bool) -> None:
+        style = Qt.ToolButtonStyle
+        wanted = style.ToolButtonIconOnly if brief else style.ToolButtonTextBesideIcon
+        if wanted != self.toolButtonStyle():
+            self.setToolButtonStyle(wanted)
+            self.style().polish(self)  # the style sheet makes room for the arrow
+
+
 class SteadyPen(QObject):
     """Between a pen and the canvas: whatever the pressure, the canvas is told of full pressure."""
 
@@ -375,18 +411,6 @@ def _button(action: QAction) -> QToolButton:
     button.setToolButtonStyle(Qt.ToolButtonStyle.ToolButtonIconOnly)
     button.setIconSize(QSize(18, 18))
     button.setFocusPolicy(Qt.FocusPolicy.TabFocus)
-    return button
-
-
-def _menu_button(name: str, icon: str, menu: QMenu) -> QToolButton:
-    button = QToolButton()
-    button.setObjectName(name)
-    button.setIcon(theme.icon(icon))
-    button.setIconSize(QSize(18, 18))
-    button.setToolButtonStyle(Qt.ToolButtonStyle.ToolButtonTextBesideIcon)
-    button.setPopupMode(QToolButton.ToolButtonPopupMode.InstantPopup)
-    button.setFocusPolicy(Qt.FocusPolicy.TabFocus)
-    button.setMenu(menu)
     return button
 
 

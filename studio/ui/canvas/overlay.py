@@ -118,6 +118,7 @@ class Scene:
         self._wipe: float | None = None
         self._original = False
         self._judging = False
+        self._sketching = False
         self._old_ground = QRegion()
         self._old_shown = QRegion()
 
@@ -198,6 +199,13 @@ class Scene:
         if on != self._judging:
             self._judging = on
             self._old_shown += self._view()
+
+    def set_sketching(self, on: bool) -> None:
+        """Whether colours lie over a candidate: it would else hide the stroke that is being made."""
+        if on != self._sketching:
+            self._sketching = on
+            if self._result is not None:
+                self.spoil()
 
     @property
     def result_rect(self) -> Rect | None:
@@ -304,10 +312,8 @@ class Scene:
 
     def _above(self, painter: QPainter, camera: Camera, seen: QRect) -> None:
         """Sketch, candidate and doubt."""
-        marked = camera.around(_rect(self._marked["sketch"])) & seen
-        if not marked.isEmpty():
-            painter.setClipRect(marked)
-            self._layers["sketch"].draw(painter, camera, marked)
+        if not self._sketching:
+            self._sketch(painter, camera, seen)
         for sheet in (self._result, self._heat):
             if sheet is None:
                 continue
@@ -318,6 +324,14 @@ class Scene:
             if not part.isEmpty():
                 painter.setClipRect(part)
                 sheet.draw(painter, camera, part)
+        if self._sketching:
+            self._sketch(painter, camera, seen)
+
+    def _sketch(self, painter: QPainter, camera: Camera, seen: QRect) -> None:
+        marked = camera.around(_rect(self._marked["sketch"])) & seen
+        if not marked.isEmpty():
+            painter.setClipRect(marked)
+            self._layers["sketch"].draw(painter, camera, marked)
 
     def _mask(self, painter: QPainter, camera: Camera, seen: QRect) -> None:
         marked = camera.around(_rect(self._marked["mask"])).adjusted(-2, -2, 2, 2) & seen

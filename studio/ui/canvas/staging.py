@@ -6,6 +6,8 @@ will be, at a size that can be done thirty times a second.
 
 from __future__ import annotations
 
+import hashlib
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -13,7 +15,7 @@ from PIL import Image
 from PySide6.QtCore import QObject, Signal
 
 from studio import photos
-from studio.diffusion.tasks import Colorize
+from studio.diffusion.tasks import Colorize, noise_level
 from studio.engine.events import Finished
 from studio.engine.paint import PaintJob, Rect, doubt
 from studio.ui.canvas.document import Document
@@ -23,6 +25,37 @@ from studio.ui.canvas.view import CanvasView
 _VIEWED, _THUMBNAIL = 640, 128  # pixels of the longer side
 
 
+@dataclass(frozen=True)
+class Taken:
+    """What was accepted: where, what tells its pixels from others, and the recipe that makes them as its
+    first picture."""
+
+    box: Rect
+    digest: str
+    recipe: dict[str, Any]
+
+    @staticmethod
+    def of(pixels: np.ndarray, box: Rect, recipe: dict[str, Any]) -> Taken:
+        return Taken(box, _digest(pixels), recipe)
+
+    @staticmethod
+    def read(given: Any) -> Taken | None:
+        """One that was kept as JSON data; None if it makes no sense."""
+        match given:
+            case {
+                "box": [int(x), int(y), int(w), int(h)],
+                "digest": str(digest),
+                "recipe": dict(recipe),
+            }:
+                return Taken((x, y, w, h), digest, recipe)
+        return None
+
+    def stands(self, photo: np.ndarray) -> bool:
+        """Whether the photo (H, W, 3) still has these very pixels: they may have been undone."""
+        x, y, w, h = self.box
+        return _digest(photo[y : y + h, x : x + w]) == self.digest
+
+
 class Preview:
     """The box of a job at no more than `longest` pixels, into which pictures of a run are laid."""
 
@@ -30,45 +63,57 @@ class Preview:
         h, w = job.picture.shape[:2]
         scale = min(1.0, longest / max(w, h))
         self._size = max(1, round(w * scale)), max(1, round(h * scale))
-        self._crop = Image.fromarray(photos.resized(job.picture, self._size))
+        self._crop = Image.fromarray(_small(job.picture, longest))
         self._mask = None
         if job.mask is not None:
-            share = np.minimum(job.mask.astype(np.uint16) * 2, 255).astype(np.uint8)
-            self._mask = Image.fromarray(photos.resized(share, self._size))
+            share = np.minimum(_small(job.mask, longest).astype(np.uint16) * 2, 255)
+            self._mask = Image.fromarray(share.astype(np.uint8))
         self._colours_only = isinstance(job.recipe.task, Colorize)
 
-    def of(self, picture: np.ndarray) -> np.ndarray:
-        """A picture (h, w, 1 or 3) of the box laid in, uint8 (H, W, 3)."""
+    def of(self, picture: np.ndarray, paint: np.ndarray | None = None) -> np.ndarray:
+        """A picture (h, w, 1 or 3) of the box laid in, uint8 (H, W, 3), with paint (h, w, 4) on it."""
         colours = np.ascontiguousarray(np.broadcast_to(picture, (*picture.shape[:2], 3)))
         made = Image.fromarray(colours).resize(self._size, Image.Resampling.BILINEAR)
         if self._colours_only:
             _, *chroma = made.convert("YCbCr").split()
             bright, _, _ = self._crop.convert("YCbCr").split()
             made = Image.merge("YCbCr", (bright, *chroma)).convert("RGB")
+        if paint is not None:
+            strokes = Image.fromarray(paint).resize(self._size, Image.Resampling.NEAREST)
+            made.paste(strokes, (0, 0), strokes)
         if self._mask is not None:
             made = Image.composite(made, self._crop, self._mask)
         return np.asarray(made)
 
 
 class Staging(QObject):
-    """The candidates of the last run, in a strip and over the canvas."""
+    """The candidates of the last run, in a strip and over the canvas.
 
-    accepted = Signal(int)  # the candidate's number
+    While a run forms, those of the run before wait: if it is stopped, they are there again.
+    """
+
+    accepted = Signal(object)  # Taken
 
     def __init__(self, view: CanvasView, strip: CandidateStrip) -> None:
         super().__init__(view)
         self._view, self._strip = view, strip
+        self.accepting = False  # whether the photo changes by what is being accepted
         self._results: list[np.ndarray] = []
-        self._frame: np.ndarray | None = None  # of a run that forms
+        self._box: Rect = (0, 0, 1, 1)  # of the results
+        self._recipe: dict[str, Any] = {}
+        self._forming: Rect | None = None  # the box of a run under way
+        self._frame: np.ndarray | None = None  # of that run
+        self._paint: np.ndarray | None = None
         self._previews: tuple[Preview, Preview] | None = None
-        self.box: Rect = (0, 0, 1, 1)
-        self.recipe: dict[str, Any] = {}
+        self._before = "brush"  # the tool before the wipe
+        self._start: tuple[np.ndarray, Rect] | None = None  # what a run would begin from
         strip.chosen.connect(lambda _: self._show())
         strip.accepted.connect(lambda _: self.accept())
         strip.discarded.connect(self._discarded)
         strip.cleared.connect(self.clear)
         strip.wipe_toggled.connect(self._wipe)
         strip.doubt_toggled.connect(lambda _: self._heat())
+        view.wipe_changed.connect(lambda share: strip.wipe.setChecked(share is not None))
         view.accept_requested.connect(strip.accept)
         view.discard_requested.connect(strip.discard)
         view.flip_requested.connect(strip.flip)
@@ -80,8 +125,8 @@ class Staging(QObject):
 
     def begin(self, job: PaintJob, box: Rect) -> None:
         """A run of this job has begun; earlier candidates stay in sight until it shows something."""
-        self._previews = Preview(job, _VIEWED), Preview(job, _THUMBNAIL)
-        self._pending = box
+        self.change(job)
+        self._forming = box
         self._strip.set_forming(job.recipe.sample.count)
         self._strip.set_note("")
 
@@ -89,72 +134,105 @@ class Staging(QObject):
         """The run under way goes by another mask or task from now on."""
         self._previews = Preview(job, _VIEWED), Preview(job, _THUMBNAIL)
 
-    def form(self, stack: np.ndarray) -> None:
-        """Pictures of a run under way, (N, h, w, C) at the model's size."""
-        if self._previews is None:
+    def form(self, stack: np.ndarray, paint: np.ndarray | None = None) -> None:
+        """Pictures of a run under way, (N, h, w, C) at the model's size, and paint that waits to become
+        a part of them, (h, w, 4) of the box."""
+        if self._previews is None or self._forming is None:
             return
-        self._results, self._frame, self.box = [], stack, self._pending
-        self._strip.set_pictures(np.stack([self._previews[1].of(picture) for picture in stack]))
+        self._frame, self._paint = stack, paint
+        small = self._previews[1]
+        self._strip.set_pictures(np.stack([small.of(picture, paint) for picture in stack]))
         self._show()
 
     def finish(self, event: Finished) -> None:
         """The run has come to its end: its candidates can be taken."""
-        assert self._previews is not None
-        self._frame, self._results, self.box = None, list(event.pictures), self._pending
-        self.recipe = event.recipe
-        seed = event.recipe["sample"]["seed"]
-        self._strip.set_pictures(
-            np.stack([_small(picture, _THUMBNAIL) for picture in self._results])
-        )
-        self._strip.set_captions(
-            [self.tr("Seed {seed}").format(seed=seed + i) for i in range(len(self._results))]
-        )
-        self._strip.finish()
-        self._prove(event.recipe["proof"])
-        self._show()
-        self._heat()
+        if self._forming is None:
+            return  # given up already; its last word was on the way
+        self._results, self._box, self._recipe = list(event.pictures), self._forming, event.recipe
+        self._forming = self._frame = self._paint = self._start = None
+        self._lay_out()
 
     def end(self) -> None:
-        """The run has ended, finished or not. One that was stopped leaves no candidates."""
-        if self._strip.forming or self._frame is not None:
+        """The run has ended. If it was stopped, what it had half formed makes way for what was there."""
+        if self._forming is None:
+            return
+        self._forming = self._frame = self._paint = None
+        if self._results:
+            self._lay_out()
+        else:
             self.clear()
 
     def clear(self) -> None:
-        """Let go of all candidates."""
-        self._results, self._frame, self._previews = [], None, None
+        """Let go of all candidates, and of what forms."""
+        self._results = []
+        self._forming = self._frame = self._paint = self._previews = None
         self._strip.clear()
-        self._view.set_result(None, self.box)
-        self._view.set_heat(None, self.box)
+        self._view.set_heat(None, self._box)
+        self._show()
 
     def accept(self) -> None:
         """Put the chosen candidate into the document, as one step to undo; the mask stays."""
         chosen, document = self._strip.current, self._view.document
         if document is None or chosen is None or chosen >= len(self._results):
             return
-        document.accept(self.box, self._results[chosen])
+        pixels, box, recipe = self._results[chosen], self._box, self._recipe
+        # The seed that makes this candidate the first.
+        sample = {**recipe["sample"], "seed": recipe["sample"]["seed"] + chosen}
         self.clear()
-        self.accepted.emit(chosen)
+        self.accepting = True
+        try:
+            document.accept(box, pixels)
+        finally:
+            self.accepting = False
+        self.accepted.emit(Taken.of(pixels, box, {**recipe, "sample": sample}))
+
+    def show_start(self, picture: np.ndarray | None, box: Rect = (0, 0, 1, 1)) -> None:
+        """What a run would begin from, shown while there is nothing else; None if nothing."""
+        self._start = None if picture is None else (picture, box)
+        if not self._results and self._forming is None:
+            self._show()
 
     # -- showing ------------------------------------------------------------------------------------
 
+    def _lay_out(self) -> None:
+        """Show the finished candidates."""
+        self._strip.set_pictures(
+            np.stack([_small(picture, _THUMBNAIL) for picture in self._results])
+        )
+        seed = self._recipe["sample"]["seed"]
+        self._strip.set_captions(
+            [self.tr("Seed {seed}").format(seed=seed + i) for i in range(len(self._results))]
+        )
+        self._strip.finish()
+        self._prove(self._recipe["proof"])
+        self._show()
+        self._heat()
+
     def _show(self) -> None:
         chosen = self._strip.current
-        if self._frame is not None and self._previews is not None:
+        if self._frame is not None and self._previews is not None and self._forming is not None:
             picture = self._frame[min(chosen or 0, len(self._frame) - 1)]
-            self._view.set_result(self._previews[0].of(picture), self.box)
+            self._view.set_result(self._previews[0].of(picture, self._paint), self._forming)
         elif chosen is not None and chosen < len(self._results):
-            self._view.set_result(self._results[chosen], self.box)
+            self._view.set_result(self._results[chosen], self._box)
+        elif self._start is not None:
+            self._view.set_result(*self._start)
         else:
-            self._view.set_result(None, self.box)
+            self._view.set_result(None, self._box)
 
     def _heat(self) -> None:
-        shown = self._strip.doubt.isChecked() and len(self._results) > 1
+        shown = self._strip.doubt.isChecked() and len(self._results) > 1 and self._frame is None
         heat = doubt(np.stack([_small(r, _VIEWED) for r in self._results])) if shown else None
-        self._view.set_heat(heat, self.box)
+        self._view.set_heat(heat, self._box)
 
     def _wipe(self, on: bool) -> None:
-        self._view.set_wipe(0.5 if on else None)
-        self._view.set_tool("wipe" if on else "brush")
+        view = self._view
+        if on and view.tool != "wipe":
+            self._before, _ = view.tool, view.set_tool("wipe")
+        elif not on:
+            view.set_wipe(None)
+            if view.tool == "wipe":
+                view.set_tool(self._before)
 
     def _discarded(self, index: int) -> None:
         if index < len(self._results):
@@ -193,7 +271,40 @@ def of_document(document: Document, box: Rect) -> np.ndarray:
     return photos.Photo(crop, document.alpha[y : y + h, x : x + w], "").on_white.copy()
 
 
+def sketched(document: Document, box: Rect, longest: int) -> np.ndarray:
+    """What one sees of the photo and the colours in the box, (h, w, 3), `longest` pixels at most."""
+    x, y, w, h = box
+    part = np.s_[y : y + h : _stride(w, h, longest), x : x + w : _stride(w, h, longest)]
+    photo, strokes = document.photo[part], Image.fromarray(document.sketch[part].copy())
+    if document.alpha is not None:
+        photo = photos.Photo(photo, document.alpha[part], "").on_white
+    below = Image.fromarray(photo.copy())
+    below.paste(strokes, (0, 0), strokes)
+    return _small(np.asarray(below), longest)
+
+
+def noised(picture: np.ndarray, strength: float) -> np.ndarray:
+    """A picture with the noise that a strength stands for, scaled so that it can be seen, as noisy states
+    are."""
+    clean = picture.astype(np.float32) / 127.5 - 1
+    sigma = noise_level(strength)
+    z = np.random.default_rng(0).standard_normal(clean.shape, np.float32)
+    seen = (clean + sigma * z) / np.sqrt(1 + sigma**2)
+    return ((seen + 1) * 127.5).clip(0, 255).astype(np.uint8)
+
+
 def _small(picture: np.ndarray, longest: int) -> np.ndarray:
+    """A picture (H, W) or (H, W, C) of no more than `longest` pixels, to be looked at."""
     h, w = picture.shape[:2]
     scale = min(1.0, longest / max(w, h))
-    return photos.resized(picture, (max(1, round(w * scale)), max(1, round(h * scale))))
+    # A filter over all of a large photo would hold up the window, and nobody would see it.
+    some = picture[:: _stride(w, h, longest), :: _stride(w, h, longest)]
+    return photos.resized(some, (max(1, round(w * scale)), max(1, round(h * scale))))
+
+
+def _stride(w: int, h: int, longest: int) -> int:
+    return max(1, max(w, h) // (3 * longest))
+
+
+def _digest(pixels: np.ndarray) -> str:
+    return hashlib.sha256(np.ascontiguousarray(pixels).tobytes()).hexdigest()[:16]

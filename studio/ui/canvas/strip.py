@@ -12,7 +12,7 @@ from collections.abc import Callable
 from typing import Any, Literal
 
 import numpy as np
-from PySide6.QtCore import QEvent, QPointF, QRect, QRectF, QSize, Qt, QTimer, Signal
+from PySide6.QtCore import QEvent, QPointF, QRectF, QSize, Qt, QTimer, Signal
 from PySide6.QtGui import (
     QColor,
     QFocusEvent,
@@ -29,7 +29,6 @@ from PySide6.QtGui import (
     QWheelEvent,
 )
 from PySide6.QtWidgets import (
-    QHBoxLayout,
     QLabel,
     QPushButton,
     QSizePolicy,
@@ -39,11 +38,13 @@ from PySide6.QtWidgets import (
 )
 
 from studio.ui import drawing, theme
+from studio.ui.flow_layout import FlowLayout
 from studio.ui.keys import OwnKeys
 
 _SIDE = 72  # of a thumbnail, where there is room for it
 _SMALLEST, _LARGEST = 40, 160
 _PAD = 6
+_NOTE = 300  # width of the note at most
 _GAP = 4
 _PULSE = 1.4  # seconds in which an empty place glows up and down
 
@@ -75,20 +76,16 @@ class CandidateStrip(QWidget):
         self.note = _Note()
         self.note.setObjectName("candidateNote")
         self._buttons()
-        row = QHBoxLayout()
-        row.setSpacing(6)
-        for button in (self.accept_button, self.discard_button, self.clear_button):
-            row.addWidget(button)
-        row.addWidget(self.more)
-        row.addSpacing(8)
-        row.addWidget(self.wipe)
-        row.addWidget(self.doubt)
-        row.addWidget(self.note, 1)
+        verbs = FlowLayout()
+        for button in (self.accept_button, self.discard_button, self.clear_button, self.more):
+            verbs.addWidget(button)
+        for button in (self.wipe, self.doubt, self.note):
+            verbs.addWidget(button)
         box = QVBoxLayout(self)
         box.setContentsMargins(0, 0, 0, 0)
         box.setSpacing(4)
         box.addWidget(self.thumbnails, 1)
-        box.addLayout(row)
+        box.addLayout(verbs)
         self.setSizePolicy(QSizePolicy.Policy.Expanding, QSizePolicy.Policy.Preferred)
         self.thumbnails.chosen.connect(self.chosen)
         self.thumbnails.accept_requested.connect(self.accept)
@@ -132,7 +129,7 @@ class CandidateStrip(QWidget):
         self._enable()
 
     def set_note(self, text: str, tone: NoteTone = "muted") -> None:
-        """A short line at the right, as that the kept pixels are unchanged."""
+        """A short line beside the buttons, as that the kept pixels are unchanged."""
         self.note.say(text, tone)
 
     def set_empty_text(self, title: str, body: str) -> None:
@@ -612,29 +609,34 @@ class _Thumbnails(OwnKeys, QWidget):
 
 
 class _Note(QLabel):
-    """One line at the right, which gives way: what does not fit is in its tooltip."""
+    """One line of no more than a certain width: what does not fit is in its tooltip."""
 
     def __init__(self) -> None:
         super().__init__()
         self._tone: NoteTone = "muted"
-        self.setSizePolicy(QSizePolicy.Policy.Ignored, QSizePolicy.Policy.Preferred)
+        self.hide()
 
     def say(self, text: str, tone: NoteTone) -> None:
         self._tone = tone
         self.setText(text)
         self.setToolTip(text)
+        self.setVisible(bool(text))
         self.update()
 
+    def sizeHint(self) -> QSize:
+        # As high as the buttons beside it, so that their words stand on one line.
+        wanted = self.fontMetrics().horizontalAdvance(self.text()) + 12
+        return QSize(min(wanted, _NOTE), self.fontMetrics().height() + 14)
+
     def minimumSizeHint(self) -> QSize:
-        return QSize(0, super().minimumSizeHint().height())
+        return QSize(0, self.sizeHint().height())
 
     def paintEvent(self, event: QPaintEvent) -> None:
         painter = QPainter(self)
-        room = QRect(self.rect()).adjusted(8, 0, -2, 0)
+        room = self.rect().adjusted(8, 0, -2, 0)
         fitting = self.fontMetrics().elidedText(
             self.text(), Qt.TextElideMode.ElideRight, room.width()
         )
         painter.setPen(QColor(getattr(theme.colours(), self._tone)))
-        flags = Qt.AlignmentFlag.AlignRight | Qt.AlignmentFlag.AlignVCenter
-        painter.drawText(room, flags, fitting)
+        painter.drawText(room, Qt.AlignmentFlag.AlignVCenter, fitting)
         painter.end()

@@ -210,6 +210,7 @@ class CanvasView(OwnKeys, QWidget):
 
     def _judge(self) -> None:
         self._scene.set_judging(self._scene.result_rect is not None and not self.painting)
+        self._scene.set_sketching(self.painting and self.layer == "sketch")
 
     # ---- tool, layer, brush -------------------------------------------------------------------
 

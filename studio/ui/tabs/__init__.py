@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from dataclasses import dataclass
+from importlib import import_module
+from pathlib import Path
 from typing import Any
 
 from PySide6.QtCore import Signal
@@ -64,6 +66,10 @@ class Tab(QWidget):
         """Ask for a file to open in this mode; False leaves it to the window."""
         return False
 
+    def open_path(self, path: Path) -> bool:
+        """Open a file that was dropped on the window in this mode; False leaves it to the window."""
+        return False
+
     def runners(self) -> list[Runner]:
         """Every runner of the mode, for closing in order."""
         return [self.runner]
@@ -73,10 +79,21 @@ class Tab(QWidget):
         raise NotImplementedError
 
 
-def tabs() -> dict[str, Callable[[Session], Tab]]:
-    """Every mode, in the order of the window."""
-    from studio.ui.tabs.canvas import CanvasTab
-    from studio.ui.tabs.models import ModelsTab
-    from studio.ui.tabs.sample import SampleTab
+@dataclass(frozen=True)
+class Mode:
+    """A tab that need not be there yet: its title, the module here that has it, and its class."""
 
-    return {"sample": SampleTab, "canvas": CanvasTab, "models": ModelsTab}
+    title: str
+    module: str
+    name: str
+
+    def make(self, session: Session) -> Tab:
+        return getattr(import_module(f"{__name__}.{self.module}"), self.name)(session)
+
+
+#: Every mode, in the order of the window. The first is there at once, the others a moment later.
+TABS = {
+    "sample": Mode("Sample", "sample", "SampleTab"),
+    "canvas": Mode("Canvas", "canvas", "CanvasTab"),
+    "models": Mode("Models", "models", "ModelsTab"),
+}

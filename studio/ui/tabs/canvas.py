@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +21,7 @@ from PySide6.QtWidgets import (
 
 from studio import spec
 from studio.diffusion.sampler import Sampler
+from studio.diffusion.tasks import Sketch
 from studio.engine.events import Begun, Event, Finished, Note, Picture, Progress, Shares
 from studio.engine.paint import PaintJob, PaintRecipe, Rect, Repaint, Touch
 from studio.engine.trajectory import Frame
@@ -28,20 +29,23 @@ from studio.errors import PictureError, SpecError, StudioError
 from studio.ui import theme
 from studio.ui.canvas.document import Document
 from studio.ui.canvas.files import CanvasFiles
+from studio.ui.canvas.live import Live
 from studio.ui.canvas.mixer import Mixer, Term
 from studio.ui.canvas.options_bar import OptionsBar
-from studio.ui.canvas.staging import Staging, of_document
+from studio.ui.canvas.staging import Staging, Taken, noised, of_document, sketched
 from studio.ui.canvas.strip import CandidateStrip
 from studio.ui.canvas.task_panel import TaskPanel
 from studio.ui.canvas.tool_strip import ToolStrip
 from studio.ui.canvas.view import CanvasView
+from studio.ui.canvas.welcome import Samples
+from studio.ui.dialogs import ask
 from studio.ui.recipe_panel import RecipePanel, differences, scrolled
 from studio.ui.run_bar import RunBar
-from studio.ui.runner import Runner
+from studio.ui.runner import Runner, spawn
 from studio.ui.session import Session
 from studio.ui.tabs import Tab
 
-_PAUSE = 250  # milliseconds from the last stroke to a live run
+_SETTLED = 60  # milliseconds from the last change to what follows from it
 _LIVE_CALLS = 40  # what a live run may cost; a dearer sampler is replaced
 _PADDING = 0.35  # of the paint's longer side, around it in a box that follows it
 
@@ -54,6 +58,7 @@ class CanvasTab(Tab):
         self.setObjectName("canvasPage")
         self.files = CanvasFiles(session, self, self._extras)
         self.view = CanvasView()
+        self.samples = Samples(self.view)
         self.tools = ToolStrip(self.view)
         self.options = OptionsBar(self.view, self.files.masks)
         self.strip = CandidateStrip()
@@ -65,10 +70,17 @@ class CanvasTab(Tab):
         self._job: PaintJob | None = None
         self._frame: Frame | None = None
         self._held: np.ndarray | None = None  # the strokes in the box when the run was paused
-        self._recipe: dict[str, Any] = {}  # of what was accepted last
+        self._taken: list[Taken] = []  # what was accepted, the newest last
         self._placed = False  # whether the box was put where it is by hand
-        self._again = False  # live: run once more when this one has ended
-        self._live = QTimer(self, singleShot=True, interval=_PAUSE)
+        self._changed = QTimer(self, singleShot=True, interval=_SETTLED)
+        self.live = Live(
+            self,
+            self.task,
+            self.runner,
+            self.start,
+            lambda: not self._why_not(),
+            lambda: self.staging.count > 0,
+        )
         self._build()
         self._connect()
         self.panel.set_model(session.model)
@@ -90,7 +102,7 @@ class CanvasTab(Tab):
         box.addWidget(split)
 
     def _left(self) -> QWidget:
-        self.verbs = RunBar(self, self.runner, self.start, self.resume)
+        self.verbs = RunBar(self, self.runner, self.start, self._touch)
         heading = QLabel(self.tr("Weights"))
         heading.setProperty("role", "heading")
         inside = QWidget()
@@ -178,23 +190,23 @@ class CanvasTab(Tab):
         self.view.open_requested.connect(self.files.ask_open)
         self.view.dropped.connect(lambda paths: self.open_path(paths[0]))
         self.view.pasted.connect(self._pasted)
-        self.view.stroke_began.connect(self._live.stop)
+        self.view.stroke_began.connect(self.live.wait)
+        self.samples.chosen.connect(self.files.open)
         self.options.mask_import_requested.connect(self.files.import_mask)
         self.options.mask_export_requested.connect(lambda: self.save("mask"))
         self.strip.more_requested.connect(self._more)
+        self.strip.accepted.connect(lambda _: self.live.tell())
+        self.strip.cleared.connect(self._discarded)
         self.staging.accepted.connect(self._accepted)
         self.task.changed.connect(self._task_changed)
-        self.task.live_changed.connect(lambda _: self._live_switched())
         self.panel.changed.connect(self._task_changed)
         self.mixer.weight_changed.connect(self._weigh)
         self.runner.state_changed.connect(self._state)
         self.session.model_changed.connect(self._model_changed)
-        self._live.timeout.connect(self._run_live)
+        self.live.rested.connect(self.staging.end)
+        self._changed.timeout.connect(self._settled)
         QShortcut(
-            QKeySequence("Escape"),
-            self,
-            self.runner.stop,
-            context=Qt.ShortcutContext.WindowShortcut,
+            QKeySequence("Escape"), self, self.stop, context=Qt.ShortcutContext.WindowShortcut
         )
 
     # -- what is run --------------------------------------------------------------------------------
@@ -212,9 +224,11 @@ class CanvasTab(Tab):
 
     def job(self) -> PaintJob:
         recipe = self.recipe()
-        sample = replace(recipe.sample, seed=self.panel.seed.take())
         if self.task.live:
-            sample = replace(sample, sampler=_quick(sample.sampler))
+            # The same noise after each stroke, or nobody could tell what the stroke has done.
+            sample = replace(recipe.sample, sampler=_quick(recipe.sample.sampler))
+        else:
+            sample = replace(recipe.sample, seed=self.panel.seed.take())
         return self._made(replace(recipe, sample=sample))
 
     def _made(self, recipe: PaintRecipe) -> PaintJob:
@@ -242,16 +256,20 @@ class CanvasTab(Tab):
 
     def start(self) -> None:
         self.errors.clear()
-        self._live.stop()
+        self.live.begun()
+        self._follow()
         self.runner.start(self.job)
 
-    def resume(self) -> None:
-        """Go on; what was painted while the run was held goes onto the noisy state."""
+    def stop(self) -> None:
+        self.live.rest()
+        self.runner.stop()
+
+    def _touch(self) -> None:
+        """A run that was held goes on: what was painted meanwhile goes onto the noisy states."""
         touched = self._touched()
         if touched is not None:
             self.runner.send(Touch(touched))
         self._held = None
-        self.runner.resume()
 
     def _touched(self) -> np.ndarray | None:
         """The strokes made in the box since the run was paused, (h, w, 4); None if there are none."""
@@ -276,7 +294,10 @@ class CanvasTab(Tab):
 
     def _repaint(self) -> None:
         """Tell the run under way what has changed; from its next step on it goes by that."""
-        if self._job is None or not self.runner.busy or self._job.recipe.way != "box":
+        if self._job is None or not self.runner.busy:
+            return
+        if self._job.recipe.way != "box":
+            self.status.emit(self.tr("That counts from the next run on"))
             return
         try:
             recipe = replace(self.recipe(), box=self._job.recipe.box)
@@ -294,7 +315,7 @@ class CanvasTab(Tab):
         self.staging.change(changed)
         self.runner.send(Repaint(changed.mask, changed.sketch, recipe))
 
-    # -- live ---------------------------------------------------------------------------------------
+    # -- after a change -----------------------------------------------------------------------------
 
     def _edited(self, layer: str) -> None:
         """A mark is finished."""
@@ -302,25 +323,46 @@ class CanvasTab(Tab):
             self._placed = True
         elif layer == "mask":
             self._follow()
-        if self.task.live:
-            self._live.start()
-            self.task.set_live_state("waiting")
-        elif layer != "box" and self.runner.state == "running":
+        if self.runner.state == "paused" and layer == "sketch":
+            self._show_frame()
+        elif self.live.on:
+            self.live.touch()
+        elif self.runner.busy and layer != "box":
             self._repaint()
+        elif self.staging.count and layer != "box":
+            self.status.emit(self.tr("These candidates are of before that; Run makes new ones"))
+
+    def _marked(self, layer: str, _: Rect) -> None:
+        """The document tells of every change; of a stroke, at every move."""
+        self._changed.start()
+        if layer == "photo" and not self.staging.accepting:
+            # By undo, say: what is kept of the photo is not what the candidates were made around.
+            self.staging.clear()
+            if self.runner.busy and not self.live.on:
+                self.runner.stop()
+            self.live.touch()
+
+    def _settled(self) -> None:
+        """What follows from a change, once no other has come for a moment."""
+        self._tell_run()
+        self._show_start()
 
     def _follow(self) -> None:
         """Put the box around the paint, unless it is around it already or was placed by hand."""
         document, model = self.view.document, self.session.model
-        if document is None or model is None or model.info is None or self.runner.busy:
+        if document is None or model is None or model.info is None:
             return
         bounds = document.bounds("mask")
-        if bounds is None:
+        if bounds is None or (self.runner.busy and not self.live.on):
             return
         x, y, w, h = document.box
+        if self._placed and document.mask[y : y + h, x : x + w].any():
+            return
         bx, by, bw, bh = bounds
         inside = x <= bx and y <= by and bx + bw <= x + w and by + bh <= y + h
-        if inside and (self._placed or not self._loose(document.box, bounds)):
+        if inside and not self._loose(document.box, bounds):
             return
+        self._placed = False
         padding = max(8, round(_PADDING * max(bw, bh)))
         document.set_box(document.fit_box(min(model.info.size, *document.size), padding))
 
@@ -330,40 +372,13 @@ class CanvasTab(Tab):
         side = max(box[2], box[3])
         return info is not None and side > info.size and side > 3 * max(bounds[2], bounds[3])
 
-    def _run_live(self) -> None:
-        if not self.task.live or not self.isVisible() or self.view.document is None:
-            return
-        if self.runner.busy:
-            self._again = True
-            self.runner.stop()
-        else:
-            self.start()
-
-    def _live_switched(self) -> None:
-        if self.task.live:
-            self._live.start()
-        else:
-            self._live.stop()
-            self._again = False
-        self._tell_live()
-
-    def _tell_live(self) -> None:
-        if not self.task.live:
-            self.task.set_live_state("off")
-        elif self._live.isActive():
-            self.task.set_live_state("waiting")
-        else:
-            fresh = self.staging.count > 0
-            self.task.set_live_state(
-                "working" if self.runner.busy else "fresh" if fresh else "waiting"
-            )
-
     # -- events -------------------------------------------------------------------------------------
 
     def receive(self, event: Event) -> None:
         match event:
             case Begun():
                 self._frame = None
+                self.status.emit(self.tr("Painting"))
             case Picture():
                 self._frame = event.frame
                 self._show_frame()
@@ -390,27 +405,38 @@ class CanvasTab(Tab):
         """A run that is held shows its noisy state, which can be painted on."""
         if self._frame is not None:
             held = self.runner.state == "paused"
-            self.staging.form(self._frame.x if held else self._frame.denoised)
+            paint = self._touched() if held else None
+            self.staging.form(self._frame.x if held else self._frame.denoised, paint)
 
     def _state(self, state: str) -> None:
-        self.verbs.show_state(state, self._why_not(), self.tr("Repaint (Ctrl+Enter)"))
+        self._tell_run()
         if told := self.verbs.told(state):
             self.status.emit(told)
         if state == "paused":
-            self._held = self._cut("sketch")
+            self._held = self._cut("sketch") if self._held is None else self._held
             self.status.emit(
                 self.tr("Paused. Paint colours onto the noise, and go on: they become part of it")
             )
         if state in ("paused", "running"):
             self._show_frame()
+        if state == "stopping":
+            self.live.stopping()
         if state == "idle":
             self.view.set_busy("")
-            self.staging.end()
             self._held = None
-            if self._again:
-                self._again = False
-                QTimer.singleShot(0, self._run_live)
-        self._tell_live()
+            if not self.live.due:
+                self.staging.end()
+            self.live.ended()
+            self._show_start()
+        self.live.tell()
+
+    def _tell_run(self) -> None:
+        """What Run would do now, or why it would not."""
+        why_not = self._why_not()
+        self.verbs.show_state(self.runner.state, why_not, self.tr("Repaint (Ctrl+Enter)"))
+        self.strip.set_empty_text(
+            self.tr("No candidates yet"), why_not or self.tr("Press Run to see some.")
+        )
 
     def _why_not(self) -> str:
         """Why a run cannot begin; empty if it can."""
@@ -429,8 +455,7 @@ class CanvasTab(Tab):
 
     def _failed(self, error: StudioError) -> None:
         self.errors.show_error(error)
-        self.status.emit(self.tr("Stopped: {problem}").format(problem=error.message))
-        self.staging.end()
+        self.status.emit(error.message)
 
     def _model_changed(self, entry: Any) -> None:
         self.panel.set_model(entry)
@@ -439,14 +464,20 @@ class CanvasTab(Tab):
     # -- the document -------------------------------------------------------------------------------
 
     def _opened(self, document: Document, extras: dict[str, Any]) -> None:
-        if self.runner.busy:
-            self.runner.stop()
+        self.stop()
         self.staging.clear()
         self.errors.clear()
-        self._placed, self._recipe = False, {}
+        self._placed, self._job = False, None
+        self._taken = [t for given in extras.get("taken", ()) if (t := Taken.read(given))]
+        self.samples.offer(False)
         self.view.set_document(document)
         self.options.set_document(document)
-        document.listen(lambda layer, _: self._later() if layer != "photo" else None)
+        document.listen(self._marked)
+        self.status.emit(
+            self.tr("{name}: {w} × {h} pixels").format(
+                name=document.name, w=document.size[0], h=document.size[1]
+            )
+        )
         if isinstance(recipe := extras.get("recipe"), dict):
             try:
                 self.open_recipe(recipe)
@@ -454,17 +485,31 @@ class CanvasTab(Tab):
                 self.status.emit(error.message)
         elif note := extras.get("note"):
             self.status.emit(self.tr("{name}: {note}").format(name=document.name, note=note))
+        radius = max(2.0, max(document.size) / 32)
+        self.view.set_brush(replace(self.view.brush, radius=radius))
         self.view.setFocus()
-        self._state(self.runner.state)
+        self._settled()
+        if isinstance(found := extras.get("found"), dict):
+            spawn(self._offer(document.name, found))
 
-    def _later(self) -> None:
-        """The document has changed: what Run may do is looked at again, once things have settled."""
-        if not self.runner.busy:
-            QTimer.singleShot(50, lambda: self._state(self.runner.state))
+    async def _offer(self, name: str, recipe: dict[str, Any]) -> None:
+        """Offer the recipe that came with a picture."""
+        try:
+            lines = self.changes(recipe)
+            title = self.tr("Restore the recipe of {name}?").format(name=name)
+            if lines and await ask(
+                self, self.tr("Recipe"), title, "\n".join(lines), self.tr("Restore")
+            ):
+                self.open_recipe(recipe)
+        except StudioError as error:
+            self.status.emit(error.message)
+        except Exception as error:
+            self.bug.emit(error)
 
-    def open_path(self, path: Path) -> None:
+    def open_path(self, path: Path) -> bool:
         """Open a picture or project, from a drop or the command line."""
         self.files.open(path)
+        return True
 
     def _pasted(self, pixels: np.ndarray) -> None:
         """A picture from the clipboard: a new document, or colours on the one that is there."""
@@ -479,12 +524,23 @@ class CanvasTab(Tab):
 
     def save(self, kind: str) -> None:
         """Ask where, and save the "picture", the "project" or the "mask"."""
-        self.files.ask_save(kind, self._recipe if kind == "picture" else {})
+        self.files.ask_save(kind, self._made_by() if kind == "picture" else {})
 
-    def _accepted(self, _: int) -> None:
-        self._recipe = self.staging.recipe
+    def _made_by(self) -> dict[str, Any]:
+        """The recipe of what was accepted last, of what the photo still has; empty if of nothing."""
+        document = self.view.document
+        stands = (t for t in reversed(self._taken) if document and t.stands(document.photo))
+        return next((t.recipe for t in stands), {})
+
+    def _accepted(self, taken: Taken) -> None:
+        self._taken.append(taken)
         self.status.emit(self.tr("Accepted; undo takes it back. The mask is still there"))
-        self._tell_live()
+        self.live.tell()
+
+    def _discarded(self) -> None:
+        """All candidates are let go of, and what forms with them."""
+        self.stop()
+        self._show_start()
 
     # -- recipes ------------------------------------------------------------------------------------
 
@@ -505,24 +561,45 @@ class CanvasTab(Tab):
         self.task.set_way(told.way)
         document = self.view.document
         if document is not None and len(told.box) == 4:
-            document.set_box(told.box)  # type: ignore[arg-type]
-            self._placed = True
+            x, y, w, h = told.box
+            if x + w <= document.size[0] and y + h <= document.size[1]:
+                document.set_box((x, y, w, h))
+                self._placed = True
         self._tell_terms()
+        self._settled()
 
     def _extras(self) -> dict[str, Any]:
         """What is kept beside a document: how it was worked on."""
+        kept: dict[str, Any] = {"taken": [asdict(taken) for taken in self._taken]}
         try:
-            return {"recipe": spec.to_dict(self.recipe())}
+            return kept | {"recipe": spec.to_dict(self.recipe())}
         except StudioError:
-            return {}
+            return kept
 
     def _task_changed(self) -> None:
         self._tell_terms()
-        self._state(self.runner.state)
-        if self.task.live:
-            self._live.start()
-        else:
+        self._tell_run()
+        if self.live.on:
+            self.live.touch()
+        elif self.runner.busy:
             self._repaint()
+        self._show_start()
+
+    def _show_start(self) -> None:
+        """Before a sketch is run: what of it the noise leaves to be seen."""
+        document, model = self.view.document, self.session.model
+        if self.runner.busy or document is None or model is None or model.info is None:
+            return
+        shown = None
+        try:
+            if isinstance(task := self.task.task(), Sketch):
+                seen = sketched(document, document.box, model.info.size)
+                shown = noised(seen, task.strength)
+        except SpecError as error:
+            self.status.emit(error.message)
+        self.staging.show_start(shown, document.box)
+        told = shown is not None and not self.staging.count
+        self.view.set_busy(self.tr("What the model will see of it") if told else "")
 
     # -- weights ------------------------------------------------------------------------------------
 
@@ -569,7 +646,7 @@ class CanvasTab(Tab):
         await self.files.offer_recovery()
 
     def closing(self) -> None:
-        self._live.stop()
+        self.live.rest()
         self.files.close()
 
 
