@@ -36,6 +36,7 @@ COMMANDS = {
     "upscale": "studio.commands.paint:Upscale",
     "deblur": "studio.commands.paint:Deblur",
     "likelihood": "studio.commands.likelihood:Likelihood",
+    "compare": "studio.commands.compare:Compare",
     "grid": "studio.commands.grid:Grid",
     "encode": "studio.commands.flow_tools:Encode",
     "decode": "studio.commands.flow_tools:Decode",

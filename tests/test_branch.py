@@ -123,13 +123,17 @@ def test_finishing_otherwise_is_in_the_recipe_of_the_result() -> None:
 
 
 @pytest.mark.parametrize("sampler", ["ancestral", "dpm2m", "rk45"])
-def test_without_noise_the_rest_of_a_gaussian_run_falls_to_the_mean(sampler: str) -> None:
-    score = gaussian_score(VPSDE(), 0.5, SHAPE, mean=0.2)
+def test_the_spread_of_gaussian_pictures_goes_with_the_temperature(sampler: str) -> None:
+    score = gaussian_score(VPSDE(), 0.3, SHAPE, mean=0.2)
     start = replace(job(sampler), count=1)
-    trajectory = trajectory_of(told(start, score))
-    cold = told(branched(trajectory, trajectory.low + 1, temperature=0.0), score)
-    spread = [pixels(e).astype(float).std() for e in (cold, told(start, score))]
-    assert spread[0] < 0.35 * spread[1]
+    whole = told(start, score)
+    trajectory = trajectory_of(whole)
+    first = trajectory.states[0].log_snr
+    spread = pixels(whole).astype(float).std()
+    for temperature in (0.0, 0.5):
+        cool = told(branched(trajectory, first, temperature=temperature), score)
+        assert pixels(cool).astype(float).std() == pytest.approx(temperature * spread, rel=0.05)
+        assert pixels(cool).mean() == pytest.approx(127.5 * 1.2, abs=3)
 
 
 def test_a_class_on_a_branch_needs_a_model_that_knows_it() -> None:
@@ -162,7 +166,7 @@ def test_pictures_at_their_own_times_take_another_seed_but_not_another_sampler()
         told(branched(trajectory, apart[0].log_snr, sampler=build("dpm2m", steps=5)))
     told(branched(trajectory, apart[0].log_snr, seed=8))
     alone = trajectory_of(told(replace(job("adaptive"), count=1)))
-    told(branched(alone, middle(alone), sampler=build("dpm2m", steps=5)))
+    assert told(branched(alone, middle(alone), sampler=build("dpm2m", steps=5)))[-1].calls == 6
 
 
 def test_what_cannot_be_branched_says_why() -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -32,11 +33,18 @@ pytestmark = pytest.mark.usefixtures("one_thread")
 FEW = ["--steps", 2]
 
 
-@pytest.fixture(autouse=True)
-def model(home: Path) -> str:
+@pytest.fixture(scope="module")
+def tiny(tmp_path_factory) -> Path:
     info = ModelInfo(options=TINY_OPTIONS, size=8, classes=("cat", "dog"), steps=12)
-    native.save(home / "models" / "tiny", info, tiny_network().state_dict(), card="# Tiny\n")
-    return "tiny"
+    folder = tmp_path_factory.mktemp("models") / "tiny"
+    native.save(folder, info, tiny_network().state_dict(), card="# Tiny\n")
+    return folder
+
+
+@pytest.fixture(autouse=True)
+def model(home: Path, tiny: Path) -> None:
+    """A small model with two classes on the shelf."""
+    shutil.copytree(tiny, home / "models" / "tiny")
 
 
 @pytest.fixture(autouse=True)
@@ -101,7 +109,9 @@ def test_the_recipe_in_it_makes_it_again_as_the_canvas_would(run):
     assert spec.to_dict(recipe) == said["photos"][0]["recipe"]
     assert (recipe.kind, recipe.box, recipe.sample.classes) == ("paint", (2, 2, 10, 9), "dog")
     assert (spec.kind(recipe.task.method), recipe.task.method.weight) == ("pigdm", 2)
-    job = PaintJob(recipe, pixels("photo.png"), pixels("mask.png"))
+    # The canvas hands over what is in the box.
+    crop, mask = (pixels(name)[2:11, 2:12] for name in ("photo.png", "mask.png"))
+    job = PaintJob(recipe, crop, mask, boxed=True)
     assert job.inputs() == recipe.inputs
     *_, last = job.run(Setting(Shelf(), "cpu"))
     assert isinstance(last, Finished)
@@ -303,6 +313,15 @@ def test_photos_that_differ_in_suffix_alone_become_two_files(run, here):
 # -- what is refused ------------------------------------------------------------------------------
 
 
+@pytest.fixture(scope="module")
+def grey(tmp_path_factory) -> Path:
+    """A model of grey pictures."""
+    info = ModelInfo(options=TINY_OPTIONS | {"colours": 1}, size=8, colours=1, steps=12)
+    folder = tmp_path_factory.mktemp("models") / "grey"
+    native.save(folder, info, tiny_network(colours=1).state_dict(), card="# Grey\n")
+    return folder
+
+
 def spoil(here: Path) -> None:
     write_mask("empty.png", (12, 16), (0, 0, 0, 0))
     write_mask("full.png", (12, 16), (0, 0, 16, 12))
@@ -313,9 +332,6 @@ def spoil(here: Path) -> None:
     Image.new("L", (1, 1), 255).save("dot-mask.png")
     Image.new("L", (30_000, 20)).save("wide.png")
     Image.new("RGB", (16, 12), "red").save("opaque.png")
-    info = ModelInfo(options=TINY_OPTIONS | {"colours": 1}, size=8, colours=1, steps=12)
-    folder = here / "home" / "models" / "grey"
-    native.save(folder, info, tiny_network(colours=1).state_dict(), card="# Grey\n")
     (here / "folder").mkdir()
 
 
@@ -360,8 +376,9 @@ def spoil(here: Path) -> None:
     ],
     ids=lambda value: " ".join(value) if isinstance(value, list) else "",
 )  # fmt: skip
-def test_a_mistake_is_answered_in_one_line(words, said, here, capsys):
+def test_a_mistake_is_answered_in_one_line(words, said, here, grey, capsys):
     spoil(here)
+    words = [str(grey) if word == "grey" else word for word in words]
     before = sorted(here.rglob("*"))
     assert cli.main([*words, "--device", "cpu"]) == 2
     out, err = capsys.readouterr()

@@ -283,6 +283,15 @@ def test_another_mask_counts_from_the_next_step_on():
     assert last.recipe["inputs"] == asked
 
 
+@every_way
+def test_what_is_painted_in_mid_run_is_made_too(way):
+    """Also where nothing was computed before: the old grey is gone."""
+    picture, other = np.full((24, 24, 3), 120, np.uint8), hole(24, 24, 14, 14, 8, 8)
+    job = PaintJob(recipe(way=way), picture, hole(24, 24, 1, 1, 4, 4))
+    made = last_of(job, messages={1: Repaint(mask=other)}).pictures
+    assert np.abs(made[:, 15:21, 15:21].astype(int) - 120).mean() > 25
+
+
 def test_another_task_counts_from_the_next_step_on():
     new = recipe(Sketch(strength=0.3))
     last = last_of(PaintJob(recipe(), PICTURE, MASK), messages={2: Repaint(recipe=new)})

@@ -87,6 +87,16 @@ def test_what_waits_is_moved_jumps_ahead_and_is_dropped(desk):
     assert desk.waiting == "ecd"
 
 
+def test_several_are_put_into_order_at_once(desk):
+    _, b, c, d, _ = desk.put(*"abcde")
+    before = desk.told
+    desk.queue.arrange([d, "gone", b])
+    assert desk.waiting == "dbce"
+    assert desk.told == before + 1
+    desk.queue.arrange([c])
+    assert desk.waiting == "cdbe"
+
+
 def test_listeners_are_told_of_each_change(desk):
     before = desk.told
     (a, b) = desk.put("a", "b")

@@ -603,7 +603,7 @@ def test_the_recipe_of_a_lane_makes_its_pictures_again(tiny_checkpoint: Path) ->
     model = str(tiny_checkpoint)
     job = race(
         lane("ancestral", model=model, steps=5),
-        lane("em", model=model, steps=200, temperature=0.8),
+        lane("em", model=model, steps=70, temperature=0.8),
     )
     for event in told(job, here):
         if isinstance(event, Finished):

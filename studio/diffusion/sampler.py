@@ -77,6 +77,7 @@ class Sampler(ABC):
         noise level, when the state is no longer finite.
         """
         spec.check(self)
+        condition = condition.on(score)
         if condition.constrains and not self.holds:
             raise SpecError(
                 "A solver that chooses its own steps cannot hold pixels in place.",

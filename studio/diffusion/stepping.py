@@ -35,7 +35,7 @@ _APART = 1 << 16
 class Stepping(Sampler):
     """A predictor on a grid of its own choice, with or without a corrector."""
 
-    behind: ClassVar[bool] = False
+    behind: ClassVar[bool] = True
     steps: int = option(100, label="Steps", range=(1, 10_000), help="Levels of noise visited.")
     grid: Grid = option(
         UniformLogSNR, label="Grid", help="Where between noise and picture they lie."

@@ -293,9 +293,11 @@ def outliers(bits: np.ndarray) -> np.ndarray:
 
     Source: Iglewicz and Hoaglin 1993. Fewer than eight pictures have no outliers.
     """
+    if len(bits) < 8:
+        return np.zeros(len(bits), bool)
     away = np.abs(bits - np.median(bits))
     spread = float(np.median(away)) * 1.4826
-    return (away > 3.5 * spread) & (len(bits) >= 8) & (spread > 0)
+    return (away > 3.5 * spread) & (spread > 0)
 
 
 # -- pictures to noise and back -------------------------------------------------------------------

@@ -63,7 +63,7 @@ _STEPS = (
 )
 
 _SHOWN = (
-    "id, kind, model, sampler, seed, count, width, height, made, calls, seconds, starred, bytes"
+    "id, kind, model, sampler, seed, count, width, height, made, calls, seconds, bytes, starred"
 )
 
 
@@ -83,8 +83,8 @@ class Item:
     made: float
     calls: int
     seconds: float
-    starred: bool
     bytes: int
+    starred: bool
 
 
 @dataclass(frozen=True)
@@ -423,7 +423,7 @@ class History:
             return []
         with self._index() as db:
             rows = db.execute(question, values)
-            return [Item(*row[:-2], row[-2] == 1, row[-1]) for row in rows]
+            return [Item(*row[:-1], starred=row[-1] == 1) for row in rows]
 
     def find(self, id: str) -> Item | None:
         """A result by its id; None if it is not there any more."""

@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import hashlib
 import math
-from collections.abc import Generator
+from collections.abc import Callable, Generator
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
@@ -37,6 +37,7 @@ from studio.spec import option
 if TYPE_CHECKING:
     from torch import Tensor
 
+    from studio.diffusion.score import Function
     from studio.engine.engine import Context
 
 Rect = tuple[int, int, int, int]  # x, y, width, height
@@ -100,14 +101,13 @@ class PaintJob:
     def alone(self) -> PaintJob:
         """The job with copies of what is in the box. Raises StudioError as `check` does."""
         self.check()
-        if self.boxed:
-            return self
         box = self.box()
         cut = {
             name: None if array is None or not (part := _cut(array, box)).any() else part.copy()
             for name, array in (("mask", self.mask), ("sketch", self.sketch))
         }
-        return replace(self, picture=_cut(self.picture, box).copy(), boxed=True, **cut)
+        picture = self.picture if self.boxed else _cut(self.picture, box).copy()
+        return replace(self, picture=picture, boxed=True, **cut)
 
     def box(self) -> Rect:
         """The box, inside the picture. Raises PictureError if it is not."""
@@ -252,13 +252,8 @@ class _Run:
         self.job, self.context, self.fitted = job, context, fitted
         self.watch, self.first = watch, first
         self.free = score
-        canvas = fitted.canvas
-        known = self._state(job.picture)[0]
-        if canvas == score.shape[1:]:
-            self.score = score
-        else:
-            where = torch.from_numpy(self._change() > 0)
-            self.score = windowed(score, canvas, where=where, known=known)
+        self.laid = self._laid()
+        self.score = _live(lambda: self.laid)
         self.meter = Meter()
         self.conditions = self._conditions()
 
@@ -293,6 +288,14 @@ class _Run:
                 run.continue_with(message.sampler, noise, now)
         assert run.step is not None
         return pictures.to_pictures(run.step.x, score.value_range)
+
+    def _laid(self) -> Score:
+        """The score of the canvas, computed where something may change."""
+        known = self._state(self.job.picture)[0]
+        if self.fitted.canvas == self.free.shape[1:]:
+            return self.free
+        where = torch.from_numpy(self._change() > 0)
+        return windowed(self.free, self.fitted.canvas, where=where, known=known)
 
     # -- what is known --------------------------------------------------------------------------------
 
@@ -356,6 +359,7 @@ class _Run:
             recipe=message.recipe or job.recipe,
         )
         self.job.check()
+        self.laid = self._laid()
         self.conditions = self._conditions()
 
     def _touched(self, step: Step, paint: np.ndarray, noise: Noise) -> Step:
@@ -380,6 +384,22 @@ class _Run:
                 )
             canvas = canvas[..., :1]
         return pictures.to_state(canvas[None].copy(), self.free.value_range, self.context.device)
+
+
+def _live(now: Callable[[], Score]) -> Score:
+    """A score that may become another one, of the same canvas, in the middle of a run."""
+
+    def conditional(labels: Tensor) -> Function:
+        def fn(x: Tensor, t: Tensor) -> Tensor:
+            inner = now().conditional
+            assert inner is not None
+            return inner(labels)(x, t)
+
+        return fn
+
+    first = now()
+    told = None if first.conditional is None else conditional
+    return replace(first, fn=lambda x, t: now().fn(x, t), conditional=told)
 
 
 # -- results -----------------------------------------------------------------------------------------

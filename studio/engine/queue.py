@@ -13,7 +13,7 @@ from __future__ import annotations
 import json
 import os
 import secrets
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -82,6 +82,12 @@ class Queue:
                 self._waiting.insert(max(0, place), entry)
                 return self._changed()
         return None
+
+    def arrange(self, ids: Sequence[str]) -> None:
+        """Let what waits stand in this order; what is not named comes after."""
+        places = {id: place for place, id in enumerate(ids)}
+        self._waiting.sort(key=lambda entry: places.get(entry.id, len(places)))
+        self._changed()
 
     def jump(self, id: str) -> None:
         """Let this be the next to run."""

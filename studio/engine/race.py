@@ -28,6 +28,7 @@ from studio.diffusion.sampler import Sampler, Step
 from studio.diffusion.score import Score
 from studio.diffusion.sde import SDE
 from studio.diffusion.stepping import Stepping
+from studio.engine.branch import Leg, Way
 from studio.engine.engine import explained
 from studio.engine.events import (
     Begun,
@@ -262,12 +263,15 @@ class _Runner:
         steps = steps if strand is None else strand.follow(steps)
         self.watch = Watch()
         self.run = Watched(cast("Context", self), self.score, steps, self.watch, index)
+        self._changed = False
+        if self._could_be_alone:
+            self.run.follow(Way(Leg(self._alone, self.score, self.noise, self.condition)))
         self.state, self.snr = RUNNING, self.run.trajectory.low
         self.bits: float | None = None
         self.wishes: list[StopLane | FinishWith] = []
         self._counts: dict[str, Tensor] = {}  # attempts of an adaptive solver
         self._places = [self.snr] * job.recipe.count
-        self._due = self._changed = False
+        self._due = False
 
     def wants_picture(self) -> bool:
         return self._due
@@ -331,6 +335,7 @@ class _Runner:
         # What follows is asked directly, not through the strand.
         self.close()
         self.strand, self.sampler, self._changed = None, wish.sampler, True
+        self.run.trajectory.recipe = {}  # which does not tell of this
         yield Note(f"Finishing with {wish.sampler.title}", lane=self.index)
 
     def _end(self, state: str) -> None:
@@ -389,9 +394,13 @@ class _Runner:
 
     def _made_by(self) -> dict[str, Any]:
         """The recipe that makes this lane's pictures again: of the lane alone where that is enough."""
+        return spec.to_dict(self._alone if self._could_be_alone else self._recipe)
+
+    @property
+    def _could_be_alone(self) -> bool:
+        """Whether this lane alone, without the race, would make the same pictures."""
         depth = not self.sampler.stochastic or self.noise.depth == self.sampler.depth
-        alone = depth and self.lane.temperature == 1 and not self._changed
-        return spec.to_dict(self._alone if alone else self._recipe)
+        return depth and self.lane.temperature == 1 and not self._changed
 
 
 def _runners(job: RaceJob, context: Context) -> list[_Runner]:

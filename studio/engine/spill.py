@@ -45,10 +45,11 @@ class Spill:
         self._lock = threading.Lock()
         self._file = None
 
-    def put(self, array: np.ndarray, must: bool = False) -> Item | None:
-        """Keep an array; None if there is no room. With `must`, in memory if there is none."""
-        array = np.ascontiguousarray(array)
-        if self.bytes + array.nbytes <= self.memory:
+    def put(self, array: np.ndarray, must: bool = False, spare: int = 0) -> Item | None:
+        """Keep an array; None if there is no room. With `must`, in memory even so; with `spare`, so
+        many bytes of memory are left to others."""
+        array = np.asarray(array, order="C")
+        if self.bytes + array.nbytes <= self.memory - spare:
             return self._in_memory(array)
         if self.spilled + array.nbytes <= self.disk and (item := self._on_disk(array)):
             return item

@@ -3,7 +3,8 @@ from; in memory within a budget, beyond it in a temporary file.
 
 A frame is kept as two bytes a value, the denoised estimate D and the noise z = (x - a D) / s that the
 network sees; the noisy state, the length of the score and the change since the frame before follow
-from them when they are looked at, to within three of 255 levels.
+from them when they are looked at, to within three of 255 levels, but where D is beyond the range of
+pictures, which 8 bits cannot say.
 
 Frames are made in the worker and read in the window; a list is only ever replaced or appended to,
 so a reader sees a whole state at any time.
@@ -67,6 +68,10 @@ class Code:
 class Kept(Frame):
     """A Frame out of a trajectory: its views are made when they are looked at, and not kept."""
 
+    items: dict[str, Item]
+    code: tuple[np.ndarray, ...]  # signal, gain and pull of its Code
+    before: Kept | None
+
     def __init__(
         self,
         moment: tuple[float, int, int, float],
@@ -84,7 +89,7 @@ class Kept(Frame):
         # What the base class keeps as arrays is not there, so asking for it leads here.
         if name not in VIEWS:
             raise AttributeError(name)
-        items, before = self.__dict__["items"], self.__dict__["before"]
+        items, before = self.items, self.before
         if name in items:
             return items[name].load()
         if name == "change":
@@ -96,8 +101,7 @@ class Kept(Frame):
 
     def after(self, before: Kept | None) -> Kept:
         """The same frame with another one before it."""
-        d = self.__dict__
-        return Kept(self.moment, d["items"], d["code"], before)
+        return Kept(self.moment, self.items, self.code, before)
 
     @property
     def moment(self) -> tuple[float, int, int, float]:
@@ -105,25 +109,25 @@ class Kept(Frame):
 
     @property
     def shape(self) -> tuple[int, ...]:
-        """(N, H, W, C) of the pictures, read without making any."""
-        return self.denoised.shape
+        """(N, H, W, C) of the pictures, told without making any."""
+        return self.items["denoised"].shape
 
     @property
     def bytes(self) -> int:
         """Of memory; what lies in the file is not counted."""
-        return sum(item.bytes for item in self.__dict__["items"].values() if not item.on_disk)
+        return sum(item.bytes for item in self.items.values() if not item.on_disk)
 
     def _state(self) -> np.ndarray:
-        signal, gain, _ = (v.reshape(-1, 1, 1, 1) for v in self.__dict__["code"])
-        noise = self.__dict__["items"]["noise"].load()
+        signal, gain, _ = (v.reshape(-1, 1, 1, 1) for v in self.code)
+        noise = self.items["noise"].load()
         levels = self.denoised * signal
         levels += noise * gain
         levels += 127.5 * (1 - signal - gain)
         return _pixels(levels)
 
     def _length(self) -> np.ndarray:
-        pull = self.__dict__["code"][2].reshape(-1, 1, 1, 1)
-        noise = self.__dict__["items"]["noise"].load().astype(np.float32) - 127.5
+        pull = self.code[2].reshape(-1, 1, 1, 1)
+        noise = self.items["noise"].load().astype(np.float32) - 127.5
         return _pixels(_root_mean(noise) * pull)
 
 
@@ -203,17 +207,26 @@ class Trajectory:
     def add(self, frame: Frame, code: Code | None = None) -> None:
         """Keep a frame; with `code`, in its short form. When there is no room left, every other frame
         goes and marks are rarer."""
-        arrays = {"denoised": frame.denoised}
+        arrays, weights = {"denoised": frame.denoised}, ()
         if code is not None:
             arrays["noise"] = code.noise
+            weights = code.signal, code.gain, code.pull
         elif frame.x is not frame.denoised:
             arrays |= {name: frame.view(name) for name in ("x", "score")}
+        moment = frame.log_snr, frame.step, frame.calls, frame.score_norm
+        self.put_frame(moment, arrays, weights)
+
+    def put_frame(
+        self,
+        moment: tuple[float, int, int, float],
+        arrays: dict[str, np.ndarray],
+        weights: tuple[np.ndarray, ...],
+    ) -> None:
+        """Keep a frame as `Kept` holds it."""
         items = self._put(arrays)
         if items is None:
             self._thin()
             items = self._put(arrays) or self._put(arrays, must=True) or {}
-        moment = frame.log_snr, frame.step, frame.calls, frame.score_norm
-        weights = () if code is None else (code.signal, code.gain, code.pull)
         last = self.frames[-1] if self.frames else None
         before = last if isinstance(last, Kept) else None
         self.frames.append(Kept(moment, items, weights, before))
@@ -235,7 +248,7 @@ class Trajectory:
         for i, frame in enumerate(self.frames):
             assert isinstance(frame, Kept)
             if i % 2:
-                for item in frame.__dict__["items"].values():
+                for item in frame.items.values():
                     self._spill.drop(item)
             else:
                 before = kept[-1] if kept else None
@@ -258,8 +271,17 @@ class Trajectory:
         tensors: dict[str, Tensor] = {"x": step.x, "denoised": step.denoised}
         tensors |= {f"memory.{k}": v for k, v in step.memory.items()}
         arrays = {k: v.detach().cpu().numpy() for k, v in tensors.items()}
-        if (items := self._put(arrays)) is not None:
-            numbers = step.index, step.total, step.t, step.nfe
+        self.put_state(log_snr, leg, (step.index, step.total, step.t, step.nfe), arrays)
+
+    def put_state(
+        self,
+        log_snr: float,
+        leg: int,
+        numbers: tuple[int, int, float, int],
+        arrays: dict[str, np.ndarray],
+    ) -> None:
+        """Keep a state as `State` holds it, if there is room for it."""
+        if (items := self._put(arrays, spare=self.budget // 4)) is not None:
             self.states.append(State(log_snr, leg, *numbers, items))
 
     def state_before(self, log_snr: float) -> State | None:
@@ -297,11 +319,13 @@ class Trajectory:
         self.frames, self.states = [], []
         self._spill.close()
 
-    def _put(self, arrays: dict[str, np.ndarray], must: bool = False) -> dict[str, Item] | None:
+    def _put(
+        self, arrays: dict[str, np.ndarray], must: bool = False, spare: int = 0
+    ) -> dict[str, Item] | None:
         """All of the arrays, or none of them."""
         items: dict[str, Item] = {}
         for name, array in arrays.items():
-            if (item := self._spill.put(array, must)) is None:
+            if (item := self._spill.put(array, must, spare)) is None:
                 for kept in items.values():
                     self._spill.drop(kept)
                 return None

@@ -25,6 +25,7 @@ from studio.ui.runner import Runner, spawn
 from studio.ui.session import Session
 
 _IDLE = 250  # milliseconds between looks at what there is to tidy or to keep
+_EVERY = 20.0  # seconds between copies for recovery: half a minute is lost at most, writing included
 
 
 class CanvasFiles(QObject):
@@ -46,7 +47,7 @@ class CanvasFiles(QObject):
         super().__init__(page)
         self._session, self._page, self._extras = session, page, extras
         self.document: Document | None = None
-        self.autosave = Autosave(user_dir() / "canvas")
+        self.autosave = Autosave(user_dir() / "canvas", _EVERY)
         self.masks = Masks(user_dir() / "masks")
         self._work = self._runner(self._done)
         self._keeping = self._runner(lambda _: None)
@@ -72,29 +73,24 @@ class CanvasFiles(QObject):
             self.open(Path(path))
 
     def open(self, path: Path) -> None:
-        """Open a picture or project, in the background; asks first if marks would be lost."""
-        spawn(self._open(path))
-
-    async def _open(self, path: Path) -> None:
-        if not await self._may_leave():
-            return
-        if path.suffix.lower() == project.SUFFIX:
-            self._do(self.tr("Opening"), lambda: project.open_project(path), self._open_project)
-        else:
-            self._do(self.tr("Opening"), lambda: _read(path), self._open_project)
+        """Open a picture or project, in the background; asks before marks would be lost."""
+        kept = path.suffix.lower() == project.SUFFIX
+        self._do(
+            self.tr("Opening {name}").format(name=path.name),
+            lambda: project.open_project(path) if kept else _read(path),
+            lambda found: spawn(self._replace(*found)),
+        )
 
     def open_pixels(self, pixels: np.ndarray, name: str) -> None:
         """A picture from the clipboard or a mode, (h, w, 3 or 4), as a new document."""
-        spawn(self._open_pixels(pixels, name))
+        alpha = pixels[..., 3].copy() if pixels.shape[-1] == 4 else None
+        alpha = None if alpha is None or (alpha == 255).all() else alpha
+        spawn(self._replace(Document.of(pixels[..., :3].copy(), alpha, name), {}))
 
-    async def _open_pixels(self, pixels: np.ndarray, name: str) -> None:
+    async def _replace(self, document: Document, extras: dict[str, Any]) -> None:
+        # Asked once it is read: for a file that is none, nobody needs to decide anything.
         if await self._may_leave():
-            alpha = pixels[..., 3].copy() if pixels.shape[-1] == 4 else None
-            alpha = None if alpha is None or (alpha == 255).all() else alpha
-            self._show(Document.of(pixels[..., :3].copy(), alpha, name), {})
-
-    def _open_project(self, found: tuple[Document, dict[str, Any]]) -> None:
-        self._show(*found)
+            self._show(document, extras)
 
     def _show(self, document: Document, extras: dict[str, Any]) -> None:
         if self.document is not None:

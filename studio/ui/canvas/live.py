@@ -35,6 +35,7 @@ class Live(QObject):
         self._page, self._panel, self._runner = page, panel, runner
         self._start, self._ready, self._fresh = start, ready, fresh
         self._changed = False  # since the last run began
+        self._given_up = False  # whether the last run was
         self.due = False  # a run ends to make way for another
         self._timer = QTimer(self, singleShot=True, interval=_PAUSE)
         self._timer.timeout.connect(self._go)
@@ -59,7 +60,7 @@ class Live(QObject):
     def begun(self) -> None:
         """A run begins, by itself or by hand, with all that was changed."""
         self._timer.stop()
-        self._changed = self.due = False
+        self._changed = self._given_up = self.due = False
 
     def ended(self) -> None:
         """A run has ended; one that made way is followed by the next."""
@@ -76,7 +77,7 @@ class Live(QObject):
     def rest(self) -> None:
         """Nothing more until the next change: a person has said stop."""
         self._timer.stop()
-        self._changed = self.due = False
+        self._given_up, self._changed, self.due = True, False, False
         self.tell()
 
     def tell(self) -> None:
@@ -85,7 +86,7 @@ class Live(QObject):
             state = "off"
         elif self._runner.busy or self.due:
             state = "working"
-        elif self._fresh() and not self._changed:
+        elif self._fresh() and not self._changed and not self._given_up:
             state = "fresh"
         else:
             state = "waiting"

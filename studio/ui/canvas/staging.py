@@ -139,9 +139,11 @@ class Staging(QObject):
         a part of them, (h, w, 4) of the box."""
         if self._previews is None or self._forming is None:
             return
-        self._frame, self._paint = stack, paint
+        if paint is not None or stack is not self._frame:
+            self._paint = paint  # else it has been taken over by a state not seen yet
+        self._frame = stack
         small = self._previews[1]
-        self._strip.set_pictures(np.stack([small.of(picture, paint) for picture in stack]))
+        self._strip.set_pictures(np.stack([small.of(picture, self._paint) for picture in stack]))
         self._show()
 
     def finish(self, event: Finished) -> None:

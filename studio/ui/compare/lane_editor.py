@@ -8,6 +8,7 @@ from dataclasses import fields, replace
 from PySide6.QtCore import QCoreApplication, QSize, Qt, Signal
 from PySide6.QtGui import QStandardItemModel
 from PySide6.QtWidgets import (
+    QCheckBox,
     QComboBox,
     QFormLayout,
     QFrame,
@@ -87,9 +88,7 @@ class LaneRow(QFrame):
         top.addWidget(self.model, 1)
         top.addWidget(self.remove)
         self._class_rows = QFormLayout()
-        self._class_rows.setFieldGrowthPolicy(
-            QFormLayout.FieldGrowthPolicy.AllNonFixedFieldsGrow
-        )
+        self._class_rows.setFieldGrowthPolicy(QFormLayout.FieldGrowthPolicy.AllNonFixedFieldsGrow)
         self._class_rows.addRow(self.tr("Class"), self.classes)
         self._class_rows.addRow(self.tr("Guidance"), self.guidance)
         self.body = QWidget()
@@ -241,6 +240,11 @@ class LaneEditor(QWidget):
         self.count = self._count()
         self.seed = SeedEdit()
         self.sync = self._sync()
+        self.bits = QCheckBox(self.tr("Bits per dimension of the results"))
+        self.bits.setObjectName("bits")
+        self.bits.setToolTip(
+            self.tr("At the end, measure by the flow how likely each lane's pictures are")
+        )
         self.cost = QLabel()
         self.cost.setObjectName("cost")
         self.cost.setProperty("role", "muted")
@@ -254,6 +258,7 @@ class LaneEditor(QWidget):
         self.seed.changed.connect(lambda _: self.changed.emit())
         self.count.valueChanged.connect(lambda _: self.changed.emit())
         self.sync.activated.connect(lambda _: self.changed.emit())
+        self.bits.toggled.connect(lambda _: self.changed.emit())
 
     # ---- parts --------------------------------------------------------------------------------
 
@@ -299,7 +304,10 @@ class LaneEditor(QWidget):
     def _sync(self) -> QComboBox:
         words = {
             "log_snr": (self.tr("Noise level"), self.tr("The lane with the most noise goes next")),
-            "calls": (self.tr("Calls"), self.tr("The lane with the fewest network calls goes next")),
+            "calls": (
+                self.tr("Calls"),
+                self.tr("The lane with the fewest network calls goes next"),
+            ),
             "time": (self.tr("Time"), self.tr("The lane with the fewest seconds goes next")),
         }
         combo = QComboBox()
@@ -334,6 +342,7 @@ class LaneEditor(QWidget):
         box.addWidget(self.add_button)
         box.addSpacing(4)
         box.addLayout(form)
+        box.addWidget(self.bits)
         box.addWidget(self.cost)
         box.addStretch()
 
@@ -371,9 +380,7 @@ class LaneEditor(QWidget):
         """A few words on each lane; with the model where they differ."""
         lanes = self.lanes()
         several = len({lane.model for lane in lanes}) > 1
-        return [
-            sampler_words(x.sampler) + (f" · {x.model}" if several else "") for x in lanes
-        ]
+        return [sampler_words(x.sampler) + (f" · {x.model}" if several else "") for x in lanes]
 
     # ---- models -------------------------------------------------------------------------------
 

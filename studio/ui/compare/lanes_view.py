@@ -159,7 +159,9 @@ class LanesView(QWidget):
             view.show()
         for place in range(4):
             self._grid.setColumnStretch(place, int(place < across))
-            self._grid.setRowStretch(place, int(place % 2 and place < 2 * -(-len(self._views) // 2)))
+            self._grid.setRowStretch(
+                place, int(place % 2 and place < 2 * -(-len(self._views) // 2))
+            )
         chain = [w for pair in zip(self._views, self._headers, strict=True) for w in pair]
         for before, after in pairwise(chain):
             QWidget.setTabOrder(before, after)
@@ -202,8 +204,10 @@ class LanesView(QWidget):
         """Write a lane on its header, and on that of the frame of two."""
         known = self._lanes[lane]
         headers = [self._headers[lane]] + [h for h in self._pair_headers if h.lane == lane]
+        # What befell a lane is said in its own line.
+        text = f"{known.title}: {known.words}" if known.words else known.title
         for header in headers:
-            header.title.set_text(known.title)
+            header.title.set_text(text)
             header.set_state(known.state, known.words)
 
     # ---- how it is shown ----------------------------------------------------------------------
@@ -313,7 +317,7 @@ class LanesView(QWidget):
         elif self.mode == "wipe":
             self._draw(self.merged, self._wiped(self.view))
         elif self.mode == "difference":
-            self._draw(self.merged, lenses.difference(*known, self.gain))
+            self._draw(self.merged, lenses.difference(known[0], known[1], self.gain))
         else:
             self._draw(self.merged, known[int(self._other)])
 
@@ -364,6 +368,11 @@ class LanesView(QWidget):
 
     # ---- one camera, one pointer --------------------------------------------------------------
 
+    def leave_solo(self) -> None:
+        """Back to the grid, in every lane."""
+        for view in (*self._views, self.merged):
+            view.solo = None
+
     def _camera_moved(self, mover: PictureView, camera: Camera) -> None:
         if mover is self.merged:
             return
@@ -373,9 +382,9 @@ class LanesView(QWidget):
         self.camera_changed.emit(camera)
 
     def eventFilter(self, watched: QObject, event: QEvent) -> bool:
-        if isinstance(event, QMouseEvent) and watched is self.merged and self.mode == "wipe":
-            if self._wipe(event):
-                return True
+        wiping = watched is self.merged and self.mode == "wipe"
+        if wiping and isinstance(event, QMouseEvent) and self._wipe(event):
+            return True
         if event.type() == QEvent.Type.MouseMove and isinstance(event, QMouseEvent):
             self._point(event.position())
         elif event.type() == QEvent.Type.Leave:

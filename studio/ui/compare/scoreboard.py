@@ -51,6 +51,8 @@ class Scoreboard(QWidget):
         self.setObjectName("scoreboard")
         self.setAccessibleName(self.tr("Scoreboard"))
         self._scores: list[Score] = []
+        self._heads: list[QTableWidgetItem] = []
+        self._cells: list[list[QTableWidgetItem]] = []  # of each lane
         self._later = QTimer(self, singleShot=True, interval=_TICK)
         self._later.timeout.connect(self._write)
         self.table = self._table()
@@ -85,13 +87,25 @@ class Scoreboard(QWidget):
         """What is told of each lane: the word, and what it means."""
         return (
             (self.tr("Sampler"), self.tr("What brings this lane from noise to a picture")),
-            (self.tr("log-SNR"), self.tr("How far it has come: from noise (low) to picture (high)")),
+            (
+                self.tr("log-SNR"),
+                self.tr("How far it has come: from noise (low) to picture (high)"),
+            ),
             (self.tr("Calls"), self.tr("How often the network was asked")),
-            (self.tr("Seconds"), self.tr("At work on this lane, its share of common calls included")),
+            (
+                self.tr("Seconds"),
+                self.tr("At work on this lane, its share of common calls included"),
+            ),
             (self.tr("Calls/s"), self.tr("Network calls in each second of work")),
-            (self.tr("Accepted"), self.tr("Steps an adaptive solver kept, in the mean of pictures")),
+            (
+                self.tr("Accepted"),
+                self.tr("Steps an adaptive solver kept, in the mean of pictures"),
+            ),
             (self.tr("Rejected"), self.tr("Steps it took back because their error was too large")),
-            (self.tr("Bits/dim"), self.tr("How likely the result is under the flow; measured on wish")),
+            (
+                self.tr("Bits/dim"),
+                self.tr("How likely the result is under the flow; measured on wish"),
+            ),
         )
 
     def _table(self) -> QTableWidget:
@@ -107,9 +121,7 @@ class Scoreboard(QWidget):
         for row, (name, tip) in enumerate(self._rows()):
             header = QTableWidgetItem(name)
             header.setToolTip(tip)
-            header.setTextAlignment(
-                Qt.AlignmentFlag.AlignLeft | Qt.AlignmentFlag.AlignVCenter
-            )
+            header.setTextAlignment(Qt.AlignmentFlag.AlignLeft | Qt.AlignmentFlag.AlignVCenter)
             table.setVerticalHeaderItem(row, header)
         table.horizontalHeader().setSectionResizeMode(QHeaderView.ResizeMode.Stretch)
         table.horizontalHeader().setMinimumSectionSize(30)
@@ -126,12 +138,18 @@ class Scoreboard(QWidget):
         """Begin anew with lanes of these (sampler, model) names."""
         self._scores = [Score(sampler, model) for sampler, model in lanes]
         self.table.setColumnCount(len(lanes))
-        for column in range(len(lanes)):
-            self.table.setHorizontalHeaderItem(column, QTableWidgetItem(LETTERS[column]))
-            for row in range(self.table.rowCount()):
-                item = QTableWidgetItem(_NOTHING)
-                item.setTextAlignment(Qt.AlignmentFlag.AlignCenter)
-                self.table.setItem(row, column, item)
+        self._heads, self._cells = [], []
+        for column, lane in enumerate(lanes):
+            head = QTableWidgetItem(LETTERS[column])
+            head.setToolTip(", ".join(part for part in lane if part))
+            self.table.setHorizontalHeaderItem(column, head)
+            cells = [QTableWidgetItem(_NOTHING) for _ in range(self.table.rowCount())]
+            for row, cell in enumerate(cells):
+                cell.setTextAlignment(Qt.AlignmentFlag.AlignCenter)
+                self.table.setItem(row, column, cell)
+            cells[0].setToolTip(head.toolTip())
+            self._heads.append(head)
+            self._cells.append(cells)
         self._colour()
         self.distances.clear(len(lanes))
         self._write()
@@ -156,13 +174,9 @@ class Scoreboard(QWidget):
 
     def _write(self) -> None:
         for column, score in enumerate(self._scores):
-            for row, text in enumerate(told(score)):
-                item = self.table.item(row, column)
-                if item.text() != text:
-                    item.setText(text)
-            tip = ", ".join(part for part in (score.sampler, score.model) if part)
-            self.table.item(0, column).setToolTip(tip)
-            self.table.horizontalHeaderItem(column).setToolTip(tip)
+            for cell, text in zip(self._cells[column], told(score), strict=True):
+                if cell.text() != text:
+                    cell.setText(text)
 
     def text(self) -> str:
         """The table and the distances, columns parted by tabs."""
@@ -170,7 +184,7 @@ class Scoreboard(QWidget):
         columns = [told(score) for score in self._scores]
         for row, (name, _) in enumerate(self._rows()):
             lines.append([name, *(column[row] for column in columns)])
-        lines += [[]] + self.distances.rows()
+        lines += [[], *self.distances.rows()]
         return "\n".join("\t".join(line) for line in lines).rstrip() + "\n"
 
     def copy(self) -> None:
@@ -183,8 +197,8 @@ class Scoreboard(QWidget):
         super().changeEvent(event)
 
     def _colour(self) -> None:
-        for column in range(len(self._scores)):
-            self.table.horizontalHeaderItem(column).setForeground(QBrush(QColor(colour(column))))
+        for column, head in enumerate(self._heads):
+            head.setForeground(QBrush(QColor(colour(column))))
 
 
 class _Table(QTableWidget):
@@ -259,7 +273,8 @@ class DistancePlot(QWidget):
             return
         import pyqtgraph as pg
 
-        self._plot = plot = pg.PlotWidget()
+        plot: Any = pg.PlotWidget()
+        self._plot = plot
         plot.setObjectName("distancePlot")
         plot.setAccessibleName(self.tr("Distance between lanes along log-SNR, in percent"))
         plot.setFixedHeight(190)

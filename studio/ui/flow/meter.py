@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import csv
+import io
 import math
 from dataclasses import dataclass
 from pathlib import Path
@@ -9,7 +11,16 @@ from typing import Any
 
 import numpy as np
 from PySide6.QtCore import Qt
-from PySide6.QtWidgets import QFormLayout, QLabel, QSplitter, QVBoxLayout, QWidget
+from PySide6.QtWidgets import (
+    QFormLayout,
+    QHBoxLayout,
+    QLabel,
+    QMenu,
+    QSplitter,
+    QToolButton,
+    QVBoxLayout,
+    QWidget,
+)
 
 from studio import recipes
 from studio.diffusion.likelihood import Measure
@@ -26,7 +37,7 @@ from studio.spec import option
 from studio.ui.flow.panes import Panes
 from studio.ui.flow.plot import Bits, BitsPlot
 from studio.ui.flow.ranking import Ranked, Ranking
-from studio.ui.flow.tool import Tool, heading, muted
+from studio.ui.flow.tool import Tool, heading, muted, tool_button, write_text
 from studio.ui.flow.well import Well
 from studio.ui.form import Form
 from studio.ui.runner import Runner
@@ -163,6 +174,7 @@ class Meter(Tool):
         below.addWidget(self.ranking)
         below.addWidget(self.panes)
         below.setSizes([480, 420])
+        self.save_button = self._save_menu()
         split = QSplitter(Qt.Orientation.Vertical)
         split.setChildrenCollapsible(False)
         split.addWidget(self.plot)
@@ -172,10 +184,24 @@ class Meter(Tool):
         box = QVBoxLayout(view)
         box.setContentsMargins(8, 12, 12, 12)
         box.setSpacing(6)
-        box.addWidget(self.answer)
+        top = QHBoxLayout()
+        top.addWidget(self.answer, 1)
+        top.addWidget(self.save_button, 0, Qt.AlignmentFlag.AlignTop | Qt.AlignmentFlag.AlignRight)
+        box.addLayout(top)
         box.addWidget(self.details)
         box.addWidget(split, 1)
         return view
+
+    def _save_menu(self) -> QToolButton:
+        tip = self.tr("Save the figures as a table, or the map that is shown")
+        button = tool_button("save", self.tr("Save"), tip)
+        button.setObjectName("meterSave")
+        button.setPopupMode(QToolButton.ToolButtonPopupMode.InstantPopup)
+        menu = QMenu(button)
+        menu.addAction(self.tr("Table of all figures (CSV)…"), self._ask_table)
+        menu.addAction(self.tr("Map of this picture…"), self._ask_map)
+        button.setMenu(menu)
+        return button
 
     def runners(self) -> list[Runner]:
         return [*super().runners(), *(well.reader for well in self.wells)]
@@ -219,7 +245,7 @@ class Meter(Tool):
 
     def run_or_stop(self) -> None:
         if not self.runner.busy and not self.why_not():
-            self._reset()
+            self._forget()
         super().run_or_stop()
 
     def changed(self) -> None:
@@ -244,7 +270,11 @@ class Meter(Tool):
             self._start_soon()
 
     def _reset(self) -> None:
-        """Nothing is known of the pictures as they are to be measured now."""
+        """Other pictures, or otherwise measured: what was found says nothing of that."""
+        self._forget()
+        super().changed()
+
+    def _forget(self) -> None:
         self._found = {
             i: _Found(len(w.given.pixels), w.given.pixels.shape[1])
             for i, w in enumerate(self.wells)
@@ -253,17 +283,14 @@ class Meter(Tool):
         self._lanes = tuple(self._found)
         self._picked = (next(iter(self._found), 0), 0)
         self.plot.clear()
-        super().changed()
         self._show()
 
     # -- events -------------------------------------------------------------------------------------
 
     def receive(self, event: Event) -> None:
-        if not isinstance(event, Measured) or event.lane >= len(self._lanes):
+        if not isinstance(event, Measured):
             return
         found = self._found[self._lanes[event.lane]]
-        if event.first + len(event.bits) > len(found.bits):
-            return  # of pictures that have gone
         found.take(event)
         if self._alone():
             self.plot.add_point(event.log_snr, float(event.bits[0]), float(event.error[0]))
@@ -285,7 +312,7 @@ class Meter(Tool):
         if several and not self._alone():
             self.plot.show_sets(
                 tuple(
-                    Bits(self.wells[i].name, f.bits[f.begun], np.zeros(int(f.begun.sum()), bool))
+                    Bits(self.wells[i].name, f.bits[f.begun])
                     for i, f in self._found.items()
                     if f.begun.any()
                 ),
@@ -293,6 +320,7 @@ class Meter(Tool):
             )
         if ranked:
             self._rank()
+        self.save_button.setVisible(any(f.done.any() for f in self._found.values()))
         self._show_picked()
 
     def _told(self) -> tuple[str, str, float | None]:
@@ -325,9 +353,7 @@ class Meter(Tool):
     def _figure(self, bits: float, error: float) -> str:
         if math.isnan(error):
             return self.tr("{bits:.3f} bits per dimension").format(bits=bits)
-        return self.tr("{bits:.3f} ± {error:.3f} bits per dimension").format(
-            bits=bits, error=error
-        )
+        return self.tr("{bits:.3f} ± {error:.3f} bits per dimension").format(bits=bits, error=error)
 
     def _mean(self, lane: int, found: _Found) -> str:
         bits, count = found.bits[found.begun], len(found.bits)
@@ -355,14 +381,14 @@ class Meter(Tool):
         }
         if told.told_apart:
             sentence = self.tr(
-                "Told apart: in {pairs} of 100 pairs the one of {likelier} is likelier than the one "
-                "of {other} (AUC {auc:.3f} ± {error:.3f}); one border puts {sorted} % on the right "
-                "side."
+                "Told apart: in {pairs} of 100 pairs the picture of {likelier} is likelier than that "
+                "of {other} (AUC {auc:.3f} ± {error:.3f}); the dotted border puts {sorted} % on the "
+                "right side."
             )
         else:
             sentence = self.tr(
-                "Not told apart: in {pairs} of 100 pairs the one of {likelier} is likelier than "
-                "the one of {other}, which may be chance (AUC {auc:.3f} ± {error:.3f})."
+                "Not told apart: in {pairs} of 100 pairs the picture of {likelier} is likelier than "
+                "that of {other}, which may be chance (AUC {auc:.3f} ± {error:.3f})."
             )
         return sentence.format(**facts), told.border
 
@@ -380,10 +406,14 @@ class Meter(Tool):
         ]
 
     def _skipped(self, most: int) -> str:
-        skipped = [s for w in self.wells if w.given is not None for s in w.given.skipped]
+        skipped = [
+            f"{well.name}: {why}"
+            for well in self.wells
+            for _, why in (well.given.skipped if well.given is not None else ())
+        ]
         if not skipped:
             return ""
-        told = " ".join(f"{why}" for _, why in skipped[:most])
+        told = " ".join(skipped[:most])
         return self.tr("Could not be read: {count}. {files}").format(
             count=len(skipped), files=told + (" …" if len(skipped) > most else "")
         )
@@ -428,15 +458,33 @@ class Meter(Tool):
         self.panes.show_picture(
             1,
             ramp(shaded),
-            self.tr("dark {low:.1f} to bright {high:.1f} nats per value").format(low=low, high=high),
+            self.tr("dark {low:.1f} to bright {high:.1f} nats per value").format(
+                low=low, high=high
+            ),
         )
 
-    def save_map(self, path: Path) -> None:
-        """Write the map that is shown, enlarged, as a PNG."""
+    # -- keeping ------------------------------------------------------------------------------------
+
+    def table(self) -> str:
+        """The figures of all that is measured, as CSV."""
+        out = io.StringIO()
+        rows = csv.writer(out, lineterminator="\n")
+        rows.writerow(("set", "file", "bits per dimension", "standard error"))
+        for i, found in self._found.items():
+            given = self.wells[i].given
+            for k in np.flatnonzero(found.done) if given is not None else ():
+                error = "" if math.isnan(found.error[k]) else f"{found.error[k]:.6f}"
+                rows.writerow((self.wells[i].name, given.names[k], f"{found.bits[k]:.6f}", error))
+        return out.getvalue()
+
+    def _ask_table(self) -> None:
+        text = self.table()
+        self.save("likelihood.csv", "CSV (*.csv)", lambda path: write_text(path, text))
+
+    def _ask_map(self) -> None:
         lane, index = self._picked
-        shaded, _ = shades(self._found[lane].map[index])
-        picture = recipes.enlarged(ramp(shaded))
-        self.save_to(path, lambda target: recipes.write_png(target, picture))
+        picture = recipes.enlarged(ramp(shades(self._found[lane].map[index])[0]))
+        self.save("map.png", "PNG (*.png)", lambda path: recipes.write_png(path, picture))
 
     def showEvent(self, event: Any) -> None:
         super().showEvent(event)

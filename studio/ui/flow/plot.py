@@ -18,11 +18,10 @@ _FILLS = (Qt.BrushStyle.SolidPattern, Qt.BrushStyle.BDiagPattern)
 
 @dataclass(frozen=True)
 class Bits:
-    """A set for the histogram: its name, and the bits of what is measured, final or not."""
+    """A set for the histogram: its name, and the bits of what is measured, at least one, final or not."""
 
     name: str
     values: np.ndarray
-    outliers: np.ndarray  # bool, shape of values
 
 
 class BitsPlot(QWidget):
@@ -110,12 +109,15 @@ class BitsPlot(QWidget):
         colours = theme.colours().series
         for i, one in enumerate(sets):
             heights, _ = np.histogram(one.values, edges)
+            # Only as far as there are bars: a line along the axis would say nothing.
+            some = np.flatnonzero(heights)
+            part = slice(some[0], some[-1] + 1)
             fill = QColor(colours[i % 2])
             fill.setAlphaF(0.35 if i == 0 else 0.75)
             pen = pg.mkPen(colours[i % 2], width=2, style=_LINES[i % 2])
             self._plot.plot(
-                edges,
-                heights,
+                edges[part.start : part.stop + 1],
+                heights[part],
                 stepMode="center",
                 fillLevel=0,
                 fillBrush=QBrush(fill, _FILLS[i % 2]),

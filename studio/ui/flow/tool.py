@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,6 +17,7 @@ from PySide6.QtWidgets import (
     QPushButton,
     QSlider,
     QSplitter,
+    QToolButton,
     QVBoxLayout,
     QWidget,
 )
@@ -26,6 +26,7 @@ from studio.engine.events import Done, Event, Note, Progress, Saved
 from studio.engine.flow_jobs import Cost, Counts, ProbeJob
 from studio.engine.work import Work
 from studio.errors import StudioError
+from studio.paths import atomic
 from studio.spec import option
 from studio.ui import theme
 from studio.ui.dialogs import ErrorBox
@@ -59,6 +60,7 @@ class Tool(QWidget):
         for runner in (self.runner, self.saver, self.prober):
             runner.bug.connect(self.bug)
         self.runner.state_changed.connect(lambda _: self.refresh())
+        self._current = False  # whether the run under way is of what is set now
         self._cost: Cost | None = None
         self._last: Progress | None = None
         self._asked = QTimer(self, singleShot=True, interval=400)
@@ -165,11 +167,12 @@ class Tool(QWidget):
         self.errors.clear()
         self.prober.stop()
         self._asked.stop()
-        self._last, self._begun = None, time.monotonic()
+        self._last, self._current = None, True
         self.runner.start(make)
 
     def changed(self) -> None:
         """Something was set: what a run costs is looked up anew, a little later."""
+        self._current = False
         self._cost = self._last = None
         self.refresh()
         self._asked.start()
@@ -194,6 +197,8 @@ class Tool(QWidget):
         self.status.emit(error.message)
 
     def _receive(self, event: Event) -> None:
+        if not self._current:
+            return  # of a run that is being stopped, for something else
         if isinstance(event, Note):
             self.status.emit(self.tr(event.text))
         elif isinstance(event, Progress):
@@ -357,3 +362,19 @@ def duration(seconds: float) -> str:
         return f"{seconds:.0f} s"
     minutes = round(seconds / 60)
     return f"{minutes} min" if minutes < 60 else f"{minutes // 60} h {minutes % 60} min"
+
+
+def tool_button(icon: str, text: str, tip: str) -> QToolButton:
+    button = QToolButton()
+    button.setText(text)
+    button.setIcon(theme.icon(icon))
+    button.setAccessibleName(text)
+    button.setToolTip(tip)
+    button.setToolButtonStyle(Qt.ToolButtonStyle.ToolButtonTextBesideIcon)
+    return button
+
+
+def write_text(path: Path, text: str) -> None:
+    """Replace a file as a whole. Raises SaveError if it cannot be written."""
+    with atomic(path) as temporary:
+        temporary.write_text(text, encoding="utf-8")

@@ -22,6 +22,7 @@ from PySide6.QtGui import (
     QPainter,
     QPaintEvent,
     QPen,
+    QTextOption,
 )
 from PySide6.QtWidgets import QFileDialog, QMenu, QSizePolicy, QWidget
 
@@ -102,10 +103,17 @@ class Well(QWidget):
         """What was given, as it came."""
         return self._source
 
-    def take(self, source: Path | tuple[np.ndarray, str] | None) -> None:
-        """Hold what another well held."""
-        self._source = source
-        self._read()
+    def exchange(self, other: Well) -> None:
+        """Each holds what the other held; told only where something has yet to be read."""
+        busy = self.reader.busy or other.reader.busy
+        self._source, other._source = other._source, self._source
+        self.given, other.given = other.given, self.given
+        self._face, other._face = other._face, self._face
+        for well in (self, other):
+            if busy:
+                well._read()
+            well._tell()
+            well.update()
 
     def ask(self) -> None:
         """Ask for a file."""
@@ -141,7 +149,11 @@ class Well(QWidget):
         else:
             self._set(None, self.tr("Reading…"))
             pixels, name = source
-            names = (name,) if len(pixels) == 1 else tuple(f"{name} {i + 1}" for i in range(len(pixels)))
+            names = (
+                (name,)
+                if len(pixels) == 1
+                else tuple(f"{name} {i + 1}" for i in range(len(pixels)))
+            )
             self.reader.start(lambda: Work("", lambda: Given(fitted(pixels, shape), names)))
 
     def _receive(self, event: Event) -> None:
@@ -181,10 +193,12 @@ class Well(QWidget):
         size = self.given.pixels.shape[1]
         count = len(self.given.pixels)
         if count == 1:
-            return self.tr("{name}, its centre at {size} × {size}").format(name=self.name, size=size)
-        return self.tr("{name}: {count} pictures, each its centre at {size} × {size}").format(
-            name=self.name, count=count, size=size
-        )
+            return self.tr("{name}: its centred square, scaled to {size} × {size}").format(
+                name=self.name, size=size
+            )
+        return self.tr(
+            "{name}: {count} pictures, of each the centred square, scaled to {size} × {size}"
+        ).format(name=self.name, count=count, size=size)
 
     def _tell(self) -> None:
         self.setAccessibleName(self._title)
@@ -279,8 +293,10 @@ class Well(QWidget):
         painter.setFont(theme.font(self.font(), 0.92))
         painter.setPen(QColor(c.muted))
         rest = QRectF(box.left(), box.top() + line + 2, box.width(), box.height() - line - 2)
-        wrap = Qt.TextFlag.TextWordWrap | Qt.TextFlag.TextWrapAnywhere
-        painter.drawText(rest, int(wrap), self.caption())
+        # Between words, and within the name of a file that is longer than the line.
+        wrap = QTextOption()
+        wrap.setWrapMode(QTextOption.WrapMode.WrapAtWordBoundaryOrAnywhere)
+        painter.drawText(rest, self.caption(), wrap)
 
     def changeEvent(self, event: QEvent) -> None:
         if event.type() in (QEvent.Type.PaletteChange, QEvent.Type.FontChange):

@@ -95,5 +95,6 @@ class Mode:
 TABS = {
     "sample": Mode("Sample", "sample", "SampleTab"),
     "canvas": Mode("Canvas", "canvas", "CanvasTab"),
+    "compare": Mode("Compare", "compare", "CompareTab"),
     "models": Mode("Models", "models", "ModelsTab"),
 }

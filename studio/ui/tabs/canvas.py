@@ -71,6 +71,7 @@ class CanvasTab(Tab):
         self._frame: Frame | None = None
         self._held: np.ndarray | None = None  # the strokes in the box when the run was paused
         self._taken: list[Taken] = []  # what was accepted, the newest last
+        self._stopped = False  # by a person, before its end
         self._placed = False  # whether the box was put where it is by hand
         self._changed = QTimer(self, singleShot=True, interval=_SETTLED)
         self.live = Live(
@@ -335,6 +336,8 @@ class CanvasTab(Tab):
     def _marked(self, layer: str, _: Rect) -> None:
         """The document tells of every change; of a stroke, at every move."""
         self._changed.start()
+        if not self.verbs.run.isEnabled():
+            self._tell_run()
         if layer == "photo" and not self.staging.accepting:
             # By undo, say: what is kept of the photo is not what the candidates were made around.
             self.staging.clear()
@@ -421,8 +424,12 @@ class CanvasTab(Tab):
             self._show_frame()
         if state == "stopping":
             self.live.stopping()
+            self._stopped = True
         if state == "idle":
             self.view.set_busy("")
+            if self._stopped and not self.live.due and not self.errors.text:
+                self.status.emit(self.tr("Stopped"))
+            self._stopped = False
             self._held = None
             if not self.live.due:
                 self.staging.end()
