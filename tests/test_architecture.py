@@ -22,7 +22,7 @@ LAYERS = [
     {"errors", "spec", "paths", "settings", "lazy"},
     {"diffusion"},
     {"networks"},
-    {"weights", "recipes", "photos", "choose"},
+    {"weights", "recipes", "photos", "films", "choose"},
     {"training"},
     {"engine"},
     {"ui"},

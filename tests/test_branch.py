@@ -67,6 +67,16 @@ def test_a_branch_on_another_seed_comes_again_from_its_recipe_alone(sampler: str
     assert np.array_equal(pixels(branch), pixels(parent)) != build(sampler).stochastic
 
 
+@pytest.mark.parametrize("sampler", ["pc", "dpm2m-sde", "adaptive", "ald"])
+def test_a_picture_of_a_branch_comes_again_alone(sampler: str) -> None:
+    trajectory = trajectory_of(told(job(sampler)))
+    where = trajectory.states[len(trajectory.states) // 2].log_snr
+    branch = told(branched(trajectory, where, seed=99))
+    alone = spec.from_dict(SampleJob, branch[-1].recipe | {"seed": 6, "count": 1})
+    apart = pixels(told(alone))[0].astype(int) - pixels(branch)[1]
+    assert np.abs(apart).max() <= 1
+
+
 @pytest.mark.parametrize("sampler", ["dpm2m", "rk45"])
 def test_the_flow_has_no_branches_and_says_so(sampler: str) -> None:
     parent = told(job(sampler))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -22,14 +23,27 @@ from studio.weights.shelf import Shelf
 pytestmark = pytest.mark.usefixtures("one_thread")
 
 
-@pytest.fixture
-def model(home: Path) -> str:
-    """A small model on the shelf, another, and one that is larger."""
-    for name, size in (("tiny", 8), ("other", 8), ("large", 16)):
+@pytest.fixture(scope="module")
+def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder of small models: two alike, one that is larger, and one whose numbers overflow."""
+    folder = tmp_path_factory.mktemp("models")
+    for name, size, factor in (
+        ("tiny", 8, 1),
+        ("other", 8, 1),
+        ("large", 16, 1),
+        ("wild", 8, 1e30),
+    ):
         options = TINY_OPTIONS | {"size": size}
         info = ModelInfo(options=options, size=size, classes=("cat", "dog"), steps=12)
-        weights = tiny_network(size=size).state_dict()
-        native.save(home / "models" / name, info, weights, card=f"# {name}\n")
+        weights = {k: v * factor for k, v in tiny_network(size=size).state_dict().items()}
+        native.save(folder / name, info, weights, card=f"# {name}\n")
+    return folder
+
+
+@pytest.fixture
+def model(home: Path, made: Path) -> str:
+    """The name of a small model on the shelf, which has the others too."""
+    shutil.copytree(made, home / "models")
     return "tiny"
 
 
@@ -112,18 +126,7 @@ def test_bits_per_dimension_are_measured_if_asked_for(model: str, run: Any) -> N
     assert isinstance(said["lanes"][0]["bits"], float)
 
 
-@pytest.fixture
-def wild(home: Path) -> str:
-    """A model whose numbers overflow."""
-    weights = {k: v * 1e30 for k, v in tiny_network().state_dict().items()}
-    info = ModelInfo(options=TINY_OPTIONS, size=8, classes=("cat", "dog"), steps=12)
-    native.save(home / "models" / "wild", info, weights, card="# Wild\n")
-    return "wild"
-
-
-def test_a_lane_that_diverges_is_told_and_the_others_are_kept(
-    model: str, wild: str, run: Any
-) -> None:
+def test_a_lane_that_diverges_is_told_and_the_others_are_kept(model: str, run: Any) -> None:
     code, said = run("wild,tiny", "--samplers", "euler", "--steps", 3, "--frames", "race.gif")
     assert code == 3
     assert "diverged" in said["lanes"][0]["stopped"]
@@ -132,7 +135,7 @@ def test_a_lane_that_diverges_is_told_and_the_others_are_kept(
     assert Path("race.gif").exists()
 
 
-def test_where_no_lane_arrives_nothing_is_written(wild: str, run: Any) -> None:
+def test_where_no_lane_arrives_nothing_is_written(model: str, run: Any) -> None:
     code, said = run("wild", "--samplers", "euler,pc", "--steps", 3)
     assert code == 2
     assert "No lane" in said["error"]

@@ -8,6 +8,7 @@ import io
 import json
 import tracemalloc
 import zipfile
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -170,6 +171,38 @@ def test_a_full_disk_thins_the_frames_and_is_said_once(monkeypatch: Any) -> None
     assert (trajectory.frames[-1].denoised == told[-1].pictures).all()
     notes = [e.text for e in told if isinstance(e, Note) and "No space left" in e.text]
     assert len(notes) == 1
+
+
+def test_many_runs_share_one_limit_of_memory(monkeypatch: Any) -> None:
+    before = spill.in_all()[0]
+    monkeypatch.setattr(spill, "MEMORY_IN_ALL", before + 100_000)
+    many = [filled(Trajectory(0, 100, marks=100), 20) for _ in range(10)]
+    assert sum(t.bytes for t in many) <= 100_000
+    assert many[-1].spilled > 0
+    assert all(len(t.frames) == 20 for t in many)
+    for trajectory in many:
+        trajectory.close()
+    assert spill.in_all()[0] <= before
+
+
+def test_a_window_may_look_while_the_worker_keeps_and_thins() -> None:
+    trajectory = Trajectory(0, 1000, marks=1000, budget=20_000, disk=60_000)
+    looked = 0
+
+    def look() -> None:
+        nonlocal looked
+        while len(trajectory.frames) < 2 or trajectory.frames[-1].step < 999:
+            if (frame := trajectory.nearest(500.0)) is not None:
+                expected = noise_frame(frame.step)[0].denoised
+                assert (frame.denoised == expected).all()
+                assert frame.view("change").shape == expected.shape[:3] + (1,)
+                looked += 1
+
+    with ThreadPoolExecutor(1) as pool:
+        looking = pool.submit(look)
+        filled(trajectory, 1000)
+        looking.result(timeout=20)
+    assert looked
 
 
 def test_a_home_that_cannot_be_written_is_no_more_than_less_to_look_at(tmp_path: Path) -> None:
@@ -356,7 +389,12 @@ def test_foreign_damaged_and_missing_files_are_said(saved: Any, tmp_path: Path) 
     whole = path.read_bytes()
     with pytest.raises(PictureError, match="no trajectory at"):
         open_trajectory(tmp_path / "none.traj")
-    for damaged in (b"", b"hello", whole[: len(whole) // 2], whole[:2000] + bytes(500) + whole[2500:]):
+    for damaged in (
+        b"",
+        b"hello",
+        whole[: len(whole) // 2],
+        whole[:2000] + bytes(500) + whole[2500:],
+    ):
         path.write_bytes(damaged)
         with pytest.raises(PictureError, match="damaged"):
             open_trajectory(path)

@@ -3,7 +3,7 @@
 Three ways to draw pictures that measure y. *Replacement* puts what is known back, noised, after every
 step: fast, exact in what is known, and a little blind, because the rest sees what is known only through
 its noise. *Pseudoinverse guidance* and *posterior sampling* add the gradient of ln p(y | x_t) to the
-score, through the network: about three times the work, and the rest fits better. With a Gaussian
+score, through the network: about twice the work, and the rest fits better. With a Gaussian
 prior of equal variance in all directions pseudoinverse guidance is Bayes' rule itself.
 
 Letters as in sde.py and score.py; `D` the denoised estimate.

@@ -120,7 +120,7 @@ class TimeTravel(Method):
 @dataclass(frozen=True)
 class Pseudoinverse(Method):
     """Pseudoinverse guidance (ΠGDM): Bayes' rule as if what is left open were normal. Use it where the
-    new part should follow the old one; three times the work."""
+    new part should follow the old one; twice the work."""
 
     title: ClassVar[str] = "Pseudoinverse guidance"
     weight: float = option(1.0, label="Weight", range=(0, 10), help="1 is Bayes' rule.")
@@ -136,7 +136,7 @@ class Pseudoinverse(Method):
 @dataclass(frozen=True)
 class Posterior(Method):
     """Diffusion posterior sampling (DPS): down the gradient of the distance to what is known. Use it
-    where the others leave a visible border; three times the work, and less varied."""
+    where the others leave a visible border; twice the work, and less varied."""
 
     title: ClassVar[str] = "Posterior sampling"
     weight: float = option(1.0, label="Weight", range=(0, 10), help="1 is as published.")

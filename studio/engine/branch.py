@@ -37,7 +37,7 @@ _SAME = 1e-9  # times that differ by less, of themselves, are one time on two ma
 class Branch:
     """Where a run leaves the way it was on, and what is other from there; None is as before.
 
-    A run comes to it with the first Step below time `t`, or at `t` with at least this index.
+    A run comes to it with the first Step at or below time `t` that has at least this index.
     """
 
     t: float = option(1.0, label="Time", range=(0, 1))
@@ -62,9 +62,8 @@ class Branch:
 
     def here(self, step: Step) -> bool:
         """Whether a run that has come to this Step leaves here."""
-        if step.finished or step.t > self.t * (1 + _SAME):
-            return False
-        return step.index >= self.step or step.t < self.t * (1 - _SAME)
+        # Both: time stands still for some samplers, and others are each at their own.
+        return step.index >= self.step and 0 < step.t <= self.t * (1 + _SAME)
 
 
 @dataclass(frozen=True)

@@ -44,7 +44,7 @@ T = TypeVar("T")
 
 PICTURES_A_SECOND = 30
 MOST_PICTURES = 64
-_THINNED = "Fewer moments of this run are kept: what does not fit into memory cannot be written ({})"
+_THINNED = "Fewer moments are kept: what does not fit into memory cannot be written ({})"
 
 
 class Setting:
@@ -144,7 +144,7 @@ class SampleJob:
         )
         stack, ways = _joined([made for made, _ in results]), [way for _, way in results]
         if any(way != ways[-1] for way in ways):
-            yield Note("Some pictures were finished otherwise than the recipe says, which is the last's")
+            yield Note("Some pictures were finished otherwise than the recipe says")
         recipe = replace(self, branches=ways[-1])
         yield Finished(stack, spec.to_dict(recipe), watch.calls, watch.seconds)
 

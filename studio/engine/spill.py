@@ -18,6 +18,11 @@ import numpy as np
 from studio.paths import user_dir
 
 MEMORY, DISK = 128 * 2**20, 2**30
+#: What all of them may take together, for a grid or a history keeps many.
+MEMORY_IN_ALL, DISK_IN_ALL = 512 * 2**20, 4 * 2**30
+
+_all: weakref.WeakSet[Spill] = weakref.WeakSet()
+_counting = threading.Lock()
 
 
 @dataclass(frozen=True, eq=False)
@@ -44,14 +49,19 @@ class Spill:
         self._folder = user_dir() / "spill" if folder is None else folder
         self._lock = threading.Lock()
         self._file = None
+        with _counting:
+            _all.add(self)
 
     def put(self, array: np.ndarray, must: bool = False, spare: int = 0) -> Item | None:
         """Keep an array; None if there is no room. With `must`, in memory even so; with `spare`, so
         many bytes of memory are left to others."""
         array = np.asarray(array, order="C")
-        if self.bytes + array.nbytes <= self.memory - spare:
+        memory, disk = in_all()
+        size, fits = array.nbytes, self.bytes + array.nbytes <= self.memory - spare
+        if fits and memory + size <= MEMORY_IN_ALL:
             return self._in_memory(array)
-        if self.spilled + array.nbytes <= self.disk and (item := self._on_disk(array)):
+        fits = self.spilled + size <= self.disk and disk + size <= DISK_IN_ALL
+        if fits and (item := self._on_disk(array)):
             return item
         return self._in_memory(array) if must else None
 
@@ -92,7 +102,7 @@ class Spill:
         if self._file is None:
             self._folder.mkdir(parents=True, exist_ok=True)
             # Unbuffered, so that a full disk is known at the write that does not fit.
-            self._file = tempfile.TemporaryFile(dir=self._folder, buffering=0)
+            self._file = tempfile.TemporaryFile(dir=self._folder, buffering=0)  # noqa: SIM115
             weakref.finalize(self, self._file.close)
         return self._file
 
@@ -102,10 +112,16 @@ class Spill:
             if self._file is None or self._file.closed:
                 raise ValueError("these arrays have been given back")
             self._file.seek(place)
-            view, got = memoryview(out), 0
+            view, got = out.data, 0
             while got < size:
                 count = self._file.readinto(view[got:])
                 if not count:
                     raise OSError("the temporary file of this run was cut short")
                 got += count
         return out
+
+
+def in_all() -> tuple[int, int]:
+    """What all of them keep in memory and on disk."""
+    with _counting:
+        return sum(s.bytes for s in _all), sum(s.spilled for s in _all)

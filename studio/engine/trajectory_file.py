@@ -159,7 +159,7 @@ def _check_frame(arrays: dict[str, Any], pictures: list[int], weights: int) -> N
 
 def _check_state(arrays: dict[str, Any], pictures: list[int]) -> None:
     """Raise ValueError if the arrays of a state are not such as samplers keep."""
-    n, h, w, c = pictures
+    n, _, _, c = pictures
     batch = [n, c, *arrays["x"][1][2:]]
     if arrays["x"] != arrays["denoised"] or arrays["x"][1] != batch or len(batch) != 4:
         raise ValueError("a state does not fit the frames")

@@ -270,7 +270,7 @@ class HistoryPanel(QWidget):
         self._tell_problem(found.problem)
         if found.problem:
             self.tiles.set_empty_text(self.tr("The history is off"), "")
-        elif self.search.text().strip() or self.only_starred.isChecked():
+        elif self._searching:
             self.tiles.set_empty_text(self.tr("Nothing fits"), self.tr("Try fewer words."))
         else:
             title, body = self.tr("No pictures yet"), self.tr("Every result is kept here.")
@@ -291,7 +291,21 @@ class HistoryPanel(QWidget):
 
     def _added(self, item: Item) -> None:
         self.added.emit(item)
-        self.refresh()
+        if self._searching:
+            self.refresh()
+            return
+        items = [item, *self.tiles.items]
+        self.tiles.set_items(items, by_day(items))
+        self.errands.do(self.history.disk_use, self._tell_use_after)
+
+    def _tell_use_after(self, use: Use) -> None:
+        self._tell_use(use)
+        if use.results != len(self.tiles.items):
+            self.refresh()  # older ones had to make room
+
+    @property
+    def _searching(self) -> bool:
+        return bool(self.search.text().strip()) or self.only_starred.isChecked()
 
     def _removed(self, token: int, count: int) -> None:
         self._token = token

@@ -29,6 +29,7 @@ class RunBar(QWidget):
     ) -> None:
         super().__init__(page)
         self._runner, self._start, self._before = runner, start, before
+        self._shown = ("", "", "")
         self.run = _run_button(self.tr("Run"))
         self.pause = _verb("pause", self.tr("Pause"), self.tr("Hold the solver (K)"))
         self.step = _verb("step", self.tr("Step"), self.tr("One step, then hold (.)"))
@@ -83,6 +84,9 @@ class RunBar(QWidget):
 
     def show_state(self, state: str, why_not: str = "", tip: str = "") -> None:
         """How the buttons are in a state of the runner. `why_not` says why a run cannot begin."""
+        if (state, why_not, tip) == self._shown:
+            return
+        self._shown = (state, why_not, tip)
         busy = state != "idle"
         words = {"idle": self.tr("Run"), "stopping": self.tr("Stopping after this call…")}
         self.run.setText(words.get(state, self.tr("Stop")))

@@ -114,6 +114,7 @@ class Tiles(OwnKeys, QListView):
         self._hovered = -1
         self._pressed = -1
         self._empty = "", ""
+        self._fonts = self.font(), self.font()
         self._late = QTimer(self, singleShot=True, interval=15)
         self._late.timeout.connect(self._want)
         self.setObjectName("historyTiles")
@@ -197,11 +198,11 @@ class Tiles(OwnKeys, QListView):
     def _select_again(self, current: str, selected: set[str]) -> None:
         model, selection = self.selectionModel(), QItemSelection()
         flags = QItemSelectionModel.SelectionFlag
-        for row, item in enumerate(self.items):
+        rows = [row for row, item in enumerate(self.items) if item.id in selected]
+        for row in rows:
             index = self._results.index(row)
-            if item.id in selected:
-                selection.select(index, index)
-            if item.id == current:
+            selection.select(index, index)
+            if self.items[row].id == current:
                 model.setCurrentIndex(index, flags.NoUpdate)
         model.select(selection, flags.ClearAndSelect)
 
@@ -445,6 +446,7 @@ class Tiles(OwnKeys, QListView):
         painter.setRenderHint(QPainter.RenderHint.Antialiasing)
         if not self.items:
             drawing.empty_state(painter, self.viewport().rect(), self.font(), *self._empty)
+        self._fonts = theme.font(self.font(), 0.85), theme.font(self.font(), 0.75)
         top, current = self.verticalOffset(), self.currentIndex().row()
         focused = current if self.hasFocus() else -1
         selected = self.selectionModel()
@@ -484,10 +486,9 @@ class Tiles(OwnKeys, QListView):
         else:
             where = spot
             drawing.frame(painter, spot, c.line, 1, -1, 3)
-        small = theme.font(self.font(), 0.85)
+        small, tiny = self._fonts
         if item.count > 1:
             corner = QPointF(where.right(), where.bottom() - 2)
-            tiny = theme.font(self.font(), 0.75)
             drawing.plate(painter, tiny, str(item.count), corner, where.adjusted(0, 0, -2, 0))
         if item.starred or row == self._hovered:
             self._paint_star(painter, QRectF(self._star_rect(row)), item.starred)
@@ -530,6 +531,9 @@ class _Results(QAbstractListModel):
 
     def rowCount(self, parent: _Index | None = None) -> int:
         return 0 if parent is not None and parent.isValid() else len(self.items)
+
+    def flags(self, index: _Index) -> Qt.ItemFlag:
+        return super().flags(index) | Qt.ItemFlag.ItemIsDragEnabled
 
     def data(self, index: _Index, role: int = Qt.ItemDataRole.DisplayRole) -> Any:
         if not index.isValid() or index.row() >= len(self.items):

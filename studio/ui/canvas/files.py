@@ -78,14 +78,17 @@ class CanvasFiles(QObject):
         self._do(
             self.tr("Opening {name}").format(name=path.name),
             lambda: project.open_project(path) if kept else _read(path),
-            lambda found: spawn(self._replace(*found)),
+            lambda found: self._offer(*found),
         )
 
     def open_pixels(self, pixels: np.ndarray, name: str) -> None:
         """A picture from the clipboard or a mode, (h, w, 3 or 4), as a new document."""
         alpha = pixels[..., 3].copy() if pixels.shape[-1] == 4 else None
         alpha = None if alpha is None or (alpha == 255).all() else alpha
-        spawn(self._replace(Document.of(pixels[..., :3].copy(), alpha, name), {}))
+        self._offer(Document.of(pixels[..., :3].copy(), alpha, name), {})
+
+    def _offer(self, document: Document, extras: dict[str, Any]) -> None:
+        spawn(self._replace(document, extras))
 
     async def _replace(self, document: Document, extras: dict[str, Any]) -> None:
         # Asked once it is read: for a file that is none, nobody needs to decide anything.

@@ -177,9 +177,19 @@ class Scene:
             self._old_ground += device
         return device
 
-    def set_result(self, pixels: np.ndarray | None, rect: Rect) -> None:
-        self._result = _sheet(pixels, rect)
-        self.spoil()
+    def set_result(self, pixels: np.ndarray | None, rect: Rect) -> QRect:
+        """Returns the device pixels to draw again: thirty times a second it must not be all of them."""
+        before, self._result = self._result, _sheet(pixels, rect)
+        if self._camera is None:
+            return QRect()
+        device = QRect()
+        for sheet in (before, self._result):
+            if sheet is not None:
+                device = device.united(self._camera.around(sheet.rect).adjusted(-2, -2, 2, 2))
+        device &= self._view()
+        self._old_ground += device
+        self._old_shown += device
+        return device
 
     def set_heat(self, values: np.ndarray | None, rect: Rect) -> None:
         self._heat = _sheet(None if values is None else _heat_table()[values], rect)

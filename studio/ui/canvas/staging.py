@@ -269,7 +269,7 @@ def of_document(document: Document, box: Rect) -> np.ndarray:
     x, y, w, h = box
     crop = document.photo[y : y + h, x : x + w]
     if document.alpha is None:
-        return crop.copy()
+        return crop  # not a copy, which takes long: when the photo changes, its run is stopped
     return photos.Photo(crop, document.alpha[y : y + h, x : x + w], "").on_white.copy()
 
 
@@ -292,7 +292,10 @@ def noised(picture: np.ndarray, strength: float) -> np.ndarray:
     sigma = noise_level(strength)
     z = np.random.default_rng(0).standard_normal(clean.shape, np.float32)
     seen = (clean + sigma * z) / np.sqrt(1 + sigma**2)
-    return ((seen + 1) * 127.5).clip(0, 255).astype(np.uint8)
+    pixels = ((seen + 1) * 127.5).clip(0, 255).astype(np.uint8)
+    # As true pixels: smoothed, it would not look like noise.
+    factor = max(1, _VIEWED // max(pixels.shape))
+    return pixels.repeat(factor, 0).repeat(factor, 1)
 
 
 def _small(picture: np.ndarray, longest: int) -> np.ndarray:

@@ -154,9 +154,13 @@ class CanvasView(OwnKeys, QWidget):
 
         While it is there the mask is an outline, unless a mark is being made.
         """
-        self._scene.set_result(pixels, rect)
+        alike = self.result_rect is not None and pixels is not None
+        changed = self._scene.set_result(pixels, rect)
         self._judge()
-        self.update()
+        if self._scene.wipe is not None or not alike:
+            self.update()  # the wipe's grip reaches beyond, and so does the mask's other look
+        else:
+            self.update(self._logical(changed))
 
     def set_heat(self, values: np.ndarray | None, rect: Rect) -> None:
         """Show doubt, uint8 (h, w), over a rectangle: darker where low, light where high."""

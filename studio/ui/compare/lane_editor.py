@@ -15,6 +15,7 @@ from PySide6.QtWidgets import (
     QHBoxLayout,
     QLabel,
     QPushButton,
+    QSizePolicy,
     QSpinBox,
     QToolButton,
     QVBoxLayout,
@@ -114,6 +115,8 @@ class LaneRow(QFrame):
         button.setIconSize(QSize(10, 10))
         button.setToolButtonStyle(Qt.ToolButtonStyle.ToolButtonTextBesideIcon)
         button.setToolTip(self.tr("The sampler of this lane, with all its settings"))
+        # Long names are cut rather than the panel widened.
+        button.setSizePolicy(QSizePolicy.Policy.Ignored, QSizePolicy.Policy.Fixed)
         button.toggled.connect(self._fold)
         return button
 
@@ -288,6 +291,7 @@ class LaneEditor(QWidget):
             combo.setItemData(combo.count() - 1, tip, Qt.ItemDataRole.ToolTipRole)
         combo.setToolTip(self.tr("On what terms the lanes race"))
         amount.setObjectName("termsAmount")
+        amount.setAccessibleName(self.tr("How much"))
         amount.setKeyboardTracking(False)
         amount.hide()
         return combo, amount

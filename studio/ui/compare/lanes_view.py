@@ -37,9 +37,18 @@ class _Lane:
     state: str = ""
     words: str = ""
     views: dict[str, np.ndarray] = field(default_factory=dict)
+    pulled: np.ndarray | None = None
 
     def show(self, frame: Frame) -> None:
-        self.frame, self.views = frame, {}
+        self.frame, self.views, self.pulled = frame, {}, None
+
+    def pulls(self) -> np.ndarray:
+        """s · score of the frame, made once."""
+        assert self.frame is not None
+        if self.pulled is None:
+            seen = (self.view(name) for name in ("denoised", "x", "score"))
+            self.pulled = lenses.pulls(self.frame, *seen)
+        return self.pulled
 
     def view(self, name: str) -> np.ndarray:
         """A view of the frame, of which there is one. A frame may make it anew each time it is asked."""
@@ -67,7 +76,7 @@ class LanesView(QWidget):
         self.setObjectName("compareView")
         self.setAccessibleName(self.tr("Lanes"))
         self.mode, self.view, self.pair = "side", "denoised", (0, 1)
-        self.share, self.gain, self.radius = 0.5, 4, 64.0
+        self.share, self.gain, self.radius = 0.5, 1, 64.0
         self.loupe = self.arrows = False
         self._lanes: list[_Lane] = []
         self._headers: list[LaneHeader] = []
@@ -151,6 +160,7 @@ class LanesView(QWidget):
     def _place(self) -> None:
         """Up to three side by side; four in a square."""
         across = 2 if len(self._views) == 4 else len(self._views)
+        down = -(-len(self._views) // max(1, across))
         for lane, (header, view) in enumerate(zip(self._headers, self._views, strict=True)):
             row, column = divmod(lane, across)
             self._grid.addWidget(header, 2 * row, column)
@@ -159,9 +169,7 @@ class LanesView(QWidget):
             view.show()
         for place in range(4):
             self._grid.setColumnStretch(place, int(place < across))
-            self._grid.setRowStretch(
-                place, int(place % 2 and place < 2 * -(-len(self._views) // 2))
-            )
+            self._grid.setRowStretch(place, int(place % 2 == 1 and place < 2 * down))
         chain = [w for pair in zip(self._views, self._headers, strict=True) for w in pair]
         for before, after in pairwise(chain):
             QWidget.setTabOrder(before, after)
@@ -342,8 +350,7 @@ class LanesView(QWidget):
         if lane.frame is None:
             return
         if self.arrows:
-            moment = lane.view("denoised"), lane.view("x"), lane.frame.log_snr
-            lenses.paint_arrows(painter, view, *moment)
+            lenses.paint_arrows(painter, view, lane.pulls())
         if self.loupe:
             name = "x" if self.view == "denoised" else "denoised"
             through = self._wiped(name) if both and self.mode == "wipe" else lane.view(name)

@@ -21,6 +21,7 @@ from PySide6.QtGui import (
     QPen,
 )
 
+from studio.engine.trajectory import Frame, Kept
 from studio.ui import drawing, theme
 from studio.ui.compare.marks import paint_chip
 from studio.ui.picture_view import PictureView
@@ -28,11 +29,18 @@ from studio.ui.picture_view import PictureView
 #: How much a difference may be enlarged.
 GAINS = (1, 2, 4, 8, 16, 32)
 
-#: From "the first is higher" through "equal" to "the second is higher". Blue and red of one
-#: darkness at the same distance from white are told apart also without red or green cones.
-_STOPS = ((5, 48, 97), (67, 147, 195), (255, 255, 255), (214, 96, 77), (103, 0, 31))
+#: From "the first is higher" through "equal" to "the second is higher". Blue and red that are as dark
+#: at the same distance from white are told apart also without red or green cones.
+_STOPS = ((33, 102, 172), (146, 197, 222), (255, 255, 255), (244, 165, 130), (178, 24, 43))
 
-#: Beyond this log-SNR the two pictures are nearly equal, and eight bits cannot tell their difference.
+_PATCH = 26.0  # the least side of a patch that has an arrow, in pixels of the window
+
+_SHORTEST = 3.5  # half of the least arrow that is drawn
+
+#: The length of s · score that is white in a frame's view of it.
+_WHITE = 3.0
+
+#: Beyond this log-SNR estimate and state are nearly equal, and eight bits cannot tell how they differ.
 LAST_ARROWS = 7.0
 
 
@@ -77,35 +85,45 @@ def cut(share: float, width: int) -> int:
     return min(max(round(share * width), 0), width)
 
 
-def pull(clean: np.ndarray, noisy: np.ndarray, log_snr: float, cells: int) -> np.ndarray:
-    """Where the score pulls each of cells × cells patches of a picture: (cells, cells, 2).
+def pulls(frame: Frame, clean: np.ndarray, noisy: np.ndarray, length: np.ndarray) -> np.ndarray:
+    """s · score of a frame from its views "denoised", "x" and "score", float32 (N, H, W, C).
 
-    The second number is s · score averaged over the patch and its channels, positive where it makes
-    the patch brighter; the first, in colour pictures, how much more it pulls red than blue. Both are
-    in units of what pure noise would give. From the denoised estimate and the noisy state as they are
-    shown, uint8 (H, W, C): with r = a/s = exp(log-SNR / 2),
-    s · score = r (estimate - middle) - √(1 + r²) (state - middle).
+    A kept frame has the noise itself. In others, with r = a/s = exp(log-SNR / 2), it points along
+    r (estimate - middle) - √(1 + r²) (state - middle); the state is cut off at black and white, so
+    how long it is comes from its own view.
     """
-    ratio = math.exp(min(log_snr, 2 * LAST_ARROWS) / 2)
-    field = ratio * _patches(clean, cells) - math.hypot(1.0, ratio) * _patches(noisy, cells)
-    height, width, channels = clean.shape
-    # The mean of n values of unit noise has the deviation 1/√n.
-    field *= math.sqrt(max(1.0, height * width / cells**2))
-    bright = field.mean(-1) * math.sqrt(channels)
-    warm = (field[..., 0] - field[..., -1]) / math.sqrt(2)
-    return np.stack([warm, bright], -1)
+    if isinstance(frame, Kept) and "noise" in (kept := vars(frame))["items"]:
+        noise = kept["items"]["noise"].load().astype(np.float32) - 127.5
+        return noise * (kept["code"][2] * (-_WHITE / 255)).reshape(-1, 1, 1, 1)
+    if frame.log_snr > LAST_ARROWS:
+        return np.zeros(clean.shape, np.float32)
+    ratio = math.exp(frame.log_snr / 2)
+    field = ratio * _centred(clean) - math.hypot(1.0, ratio) * _centred(noisy)
+    seen = np.sqrt(np.mean(field**2, -1, keepdims=True))
+    return field * (length * np.float32(_WHITE / 255) / np.maximum(seen, 1e-3))
 
 
-def _patches(picture: np.ndarray, cells: int) -> np.ndarray:
-    """Means over patches of a picture (H, W, C), from -1 to 1: (cells, cells, C)."""
-    means = picture.astype(np.float32)
+def _centred(pictures: np.ndarray) -> np.ndarray:
+    return pictures.astype(np.float32) / np.float32(127.5) - 1
+
+
+def patches(field: np.ndarray, cells: int) -> np.ndarray:
+    """Where s · score (H, W, C) pulls each of cells × cells patches: (cells, cells, 2).
+
+    The second number is its mean over the patch, positive where it makes the patch brighter; the
+    first, in colour pictures, how much more it pulls red than blue. Pure noise gives about one.
+    """
+    means = field
     for axis in (0, 1):
-        size = means.shape[axis]
-        edges = np.linspace(0, size, cells + 1).astype(int)
-        sums = np.add.reduceat(means, edges[:-1], axis=axis)
+        edges = np.linspace(0, field.shape[axis], cells + 1).astype(int)
         counts = np.diff(edges).reshape([-1 if i == axis else 1 for i in range(3)])
-        means = sums / counts
-    return means / 127.5 - 1
+        means = np.add.reduceat(means, edges[:-1], axis=axis) / counts
+    height, width, channels = field.shape
+    # The mean of n values of unit noise has the deviation 1/√n.
+    means = means * math.sqrt(height * width / cells**2)
+    bright = means.mean(-1) * math.sqrt(channels)
+    warm = (means[..., 0] - means[..., -1]) / math.sqrt(2)
+    return np.stack([warm, bright], -1)
 
 
 # ---- painters ---------------------------------------------------------------------------------
@@ -134,21 +152,17 @@ def paint_loupe(
         painter.drawEllipse(lens)
 
 
-def paint_arrows(
-    painter: QPainter, view: PictureView, clean: np.ndarray, noisy: np.ndarray, log_snr: float
-) -> None:
-    """An arrow on each patch: up where the score makes it brighter, down where darker; to the right
-    where redder, to the left where bluer. Few on small pictures, none beyond LAST_ARROWS."""
-    if log_snr > LAST_ARROWS:
-        return
+def paint_arrows(painter: QPainter, view: PictureView, field: np.ndarray) -> None:
+    """An arrow of s · score (N, H, W, C) on each patch: up where it makes the patch brighter, down
+    where darker; to the right where redder, to the left where bluer. Few on small pictures."""
     lines: list[QLineF] = []
     inside = QRectF(view.rect())
     for i in view.shown:
         box = view.cell_rect(i)
-        if not box.intersects(inside):
-            continue
-        cells = min(12, max(1, int(min(box.width(), box.height()) // 26)))
-        lines += _arrows(box, pull(clean[i], noisy[i], log_snr, cells))
+        if i < len(field) and box.intersects(inside):
+            room = int(min(box.width(), box.height()) // _PATCH)
+            cells = min(12, max(1, room), *field.shape[1:3])
+            lines += _arrows(box, patches(field[i], cells))
     painter.setRenderHint(QPainter.RenderHint.Antialiasing)
     for shade, width in (("#141516", 3.4), ("#ffffff", 1.5)):
         painter.setPen(QPen(QColor(shade), width, c=Qt.PenCapStyle.RoundCap))
@@ -165,7 +179,7 @@ def _arrows(box: QRectF, field: np.ndarray) -> list[QLineF]:
         for column in range(across):
             warm, bright = (float(v) / 2.0 for v in field[row, column])
             strength = math.hypot(warm, bright)
-            if strength < 0.1:
+            if longest * strength < _SHORTEST:
                 continue
             reach = longest * min(strength, 1.0) / strength
             middle = QPointF(

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import numpy as np
 from PySide6.QtCore import QElapsedTimer, QPointF, QTimer, Signal
 from PySide6.QtGui import QColor, QPainter, QPaintEvent, QPolygonF
 from PySide6.QtWidgets import QComboBox, QHBoxLayout, QLabel, QToolButton, QWidget
 
-from studio.engine.trajectory import MARKS, Trajectory
+from studio.engine.trajectory import MARKS, Frame, Trajectory
 from studio.ui import theme
 from studio.ui.compare.marks import colour
 from studio.ui.timeline import Timeline
@@ -18,7 +19,8 @@ _TICK = 33
 
 
 class RaceTimeline(Timeline):
-    """A Timeline that shows where each lane is. Its frames are those of all lanes, evenly spaced."""
+    """A Timeline that shows where each lane is. Its moments are those of all lanes, evenly
+    spaced; its film is of the first lane, as far as that one has come."""
 
     def __init__(self, parent: QWidget | None = None) -> None:
         super().__init__(parent)
@@ -51,13 +53,27 @@ class RaceTimeline(Timeline):
         if trajectory is None:
             return
         frames = trajectory.frames
-        gap = (self._ends[1] - self._ends[0]) / MARKS
-        for frame in frames[min(self._read.get(lane, 0), len(frames)) :]:
-            near = min((abs(frame.log_snr - when) for when in self._times), default=gap)
-            if near >= 0.9 * gap or frame.log_snr >= self._ends[1]:
-                self.add(frame.log_snr, frame.denoised[min(picture, len(frame.denoised) - 1)])
+        known = min(self._read.get(lane, 0), len(frames))  # a full budget thins the frames
+        for frame in frames[known:]:
+            if self._room_at(frame.log_snr):
+                self.add(frame.log_snr, _thumbnail(frame, picture))
+        if lane == 0 and known < len(frames):
+            self._redo(trajectory, frames[known - 1].log_snr if known else self._ends[0], picture)
         self._read[lane] = len(frames)
         self.update()
+
+    def _room_at(self, log_snr: float) -> bool:
+        """Whether no kept moment is so near that going from one to the other would show nothing."""
+        low, high = self._ends
+        gap = 0.9 * (high - low) / MARKS
+        return log_snr >= high or all(abs(log_snr - when) >= gap for when in self.times)
+
+    def _redo(self, trajectory: Trajectory, after: float, picture: int) -> None:
+        """What the first lane has now passed shows its pictures: one film is of one lane."""
+        head = trajectory.frames[-1].log_snr
+        for when in self.times:
+            if after < when <= head and (frame := trajectory.nearest(when)) is not None:
+                self.add(when, _thumbnail(frame, picture))
 
     def paintEvent(self, event: QPaintEvent) -> None:
         super().paintEvent(event)
@@ -75,6 +91,10 @@ class RaceTimeline(Timeline):
         painter.end()
 
 
+def _thumbnail(frame: Frame, picture: int) -> np.ndarray:
+    return frame.denoised[min(picture, len(frame.denoised) - 1)]
+
+
 class Playback(QWidget):
     """Moves the playhead of a timeline over its kept moments."""
 
@@ -87,10 +107,10 @@ class Playback(QWidget):
         self._clock = QElapsedTimer()
         self._timer = QTimer(self, interval=_TICK)
         self._timer.timeout.connect(self._tick)
-        self.back = self._button("back", self.tr("One moment back (,)"), self.tr("Back"))
+        self.back = self._button("step-back", self.tr("One moment back (,)"), self.tr("Back"))
         self.play = self._button("play", self.tr("Play what is kept (L)"), self.tr("Play"))
         self.on = self._button("step", self.tr("One moment on"), self.tr("On"))
-        self.loop = self._button("history", self.tr("Begin again at the end"), self.tr("Loop"))
+        self.loop = self._button("loop", self.tr("Begin again at the end"), self.tr("Loop"))
         self.loop.setCheckable(True)
         self.loop.setChecked(True)
         self.speed = QComboBox()

@@ -17,7 +17,7 @@ from studio.ui import drawing, theme
 from studio.ui.compare.marks import LETTERS
 
 _HEAD, _GAP = 34, 12
-_LEAST = 320  # pixels of a lane's shorter side
+_LEAST = 256  # pixels of a lane's shorter side
 
 
 @dataclass(frozen=True)
@@ -71,7 +71,7 @@ def _head(painter: QPainter, box: QRectF, lane: int, strip: Strip) -> None:
     painter.drawText(QRectF(box.right() - right, box.top(), right + 1, 20), flag, strip.line)
 
 
-class Film:
+class Reel:
     """Pictures that are drawn one by one when they are asked for, by whoever writes them."""
 
     def __init__(self, moments: Sequence[float], draw: Callable[[float], np.ndarray]) -> None:

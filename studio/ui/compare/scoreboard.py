@@ -6,11 +6,19 @@ estimates, as a share of the value range.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from PySide6.QtCore import QEvent, QLocale, QSize, Qt, QTimer
-from PySide6.QtGui import QBrush, QColor, QGuiApplication, QKeySequence, QPalette, QShortcut
+from PySide6.QtGui import (
+    QBrush,
+    QColor,
+    QGuiApplication,
+    QKeySequence,
+    QPalette,
+    QShortcut,
+    QShowEvent,
+)
 from PySide6.QtWidgets import (
     QAbstractItemView,
     QHBoxLayout,
@@ -30,7 +38,7 @@ from studio.ui.compare.marks import LETTERS, colour
 
 _TICK = 100  # milliseconds between two writings of the numbers: faster cannot be read
 _NOTHING = "–"
-_DASHES = (None, (5, 3), (1.5, 3), (8, 3, 2, 3), (3, 2), (10, 3))
+_DASH = (4.0, 4.0)  # of the second lane's colour on a curve, in widths of the line
 
 
 @dataclass
@@ -55,6 +63,7 @@ class Scoreboard(QWidget):
         self._cells: list[list[QTableWidgetItem]] = []  # of each lane
         self._later = QTimer(self, singleShot=True, interval=_TICK)
         self._later.timeout.connect(self._write)
+        self._labels: list[QTableWidgetItem] = []
         self.table = self._table()
         self.distances = DistancePlot()
         copy = QToolButton()
@@ -109,7 +118,7 @@ class Scoreboard(QWidget):
         )
 
     def _table(self) -> QTableWidget:
-        table = _Table(len(self._rows()), 0)
+        table = _Table(len(self._rows()), 1)
         table.setObjectName("scores")
         table.setAccessibleName(self.tr("Scoreboard"))
         table.setEditTriggers(QAbstractItemView.EditTrigger.NoEditTriggers)
@@ -118,18 +127,21 @@ class Scoreboard(QWidget):
         table.setHorizontalScrollBarPolicy(Qt.ScrollBarPolicy.ScrollBarAlwaysOff)
         table.setVerticalScrollBarPolicy(Qt.ScrollBarPolicy.ScrollBarAlwaysOff)
         table.setTabKeyNavigation(False)
+        table.setHorizontalHeaderItem(0, QTableWidgetItem(""))
         for row, (name, tip) in enumerate(self._rows()):
-            header = QTableWidgetItem(name)
-            header.setToolTip(tip)
-            header.setTextAlignment(Qt.AlignmentFlag.AlignLeft | Qt.AlignmentFlag.AlignVCenter)
-            table.setVerticalHeaderItem(row, header)
-        table.horizontalHeader().setSectionResizeMode(QHeaderView.ResizeMode.Stretch)
-        table.horizontalHeader().setMinimumSectionSize(30)
+            label = QTableWidgetItem(name)
+            label.setToolTip(tip)
+            table.setItem(row, 0, label)
+            self._labels.append(label)
+        table.verticalHeader().hide()
         table.verticalHeader().setSectionResizeMode(QHeaderView.ResizeMode.Fixed)
         table.verticalHeader().setDefaultSectionSize(24)
-        for header in (table.horizontalHeader(), table.verticalHeader()):
-            header.setHighlightSections(False)
-            header.setSectionsClickable(False)
+        across = table.horizontalHeader()
+        across.setSectionResizeMode(QHeaderView.ResizeMode.Stretch)
+        across.setSectionResizeMode(0, QHeaderView.ResizeMode.ResizeToContents)
+        across.setMinimumSectionSize(30)
+        across.setHighlightSections(False)
+        across.setSectionsClickable(False)
         return table
 
     # ---- what is shown ------------------------------------------------------------------------
@@ -137,17 +149,18 @@ class Scoreboard(QWidget):
     def set_lanes(self, lanes: list[tuple[str, str]]) -> None:
         """Begin anew with lanes of these (sampler, model) names."""
         self._scores = [Score(sampler, model) for sampler, model in lanes]
-        self.table.setColumnCount(len(lanes))
+        self.table.setColumnCount(1 + len(lanes))
         self._heads, self._cells = [], []
         for column, lane in enumerate(lanes):
             head = QTableWidgetItem(LETTERS[column])
             head.setToolTip(", ".join(part for part in lane if part))
-            self.table.setHorizontalHeaderItem(column, head)
+            self.table.setHorizontalHeaderItem(1 + column, head)
             cells = [QTableWidgetItem(_NOTHING) for _ in range(self.table.rowCount())]
             for row, cell in enumerate(cells):
                 cell.setTextAlignment(Qt.AlignmentFlag.AlignCenter)
-                self.table.setItem(row, column, cell)
+                self.table.setItem(row, 1 + column, cell)
             cells[0].setToolTip(head.toolTip())
+            cells[0].setFont(theme.font(self.font(), 0.85))  # the longest words of a column
             self._heads.append(head)
             self._cells.append(cells)
         self._colour()
@@ -156,7 +169,11 @@ class Scoreboard(QWidget):
 
     def progress(self, event: Progress) -> None:
         if event.lane < len(self._scores):
-            self._scores[event.lane].log_snr = event.log_snr
+            score = self._scores[event.lane]
+            score.log_snr = event.log_snr
+            # It comes with every step; how the lane stands is told less often.
+            if event.calls > score.standing.calls:
+                score.standing = replace(score.standing, calls=event.calls, seconds=event.seconds)
             self._soon()
 
     def standing(self, event: Standing) -> None:
@@ -199,6 +216,8 @@ class Scoreboard(QWidget):
     def _colour(self) -> None:
         for column, head in enumerate(self._heads):
             head.setForeground(QBrush(QColor(colour(column))))
+        for label in self._labels:
+            label.setForeground(QBrush(QColor(theme.colours().muted)))
 
 
 class _Table(QTableWidget):
@@ -206,10 +225,15 @@ class _Table(QTableWidget):
 
     def sizeHint(self) -> QSize:
         rows = sum(self.rowHeight(i) for i in range(self.rowCount()))
-        return QSize(200, rows + self.horizontalHeader().sizeHint().height() + 2)
+        header = self.horizontalHeader().sizeHint().height()
+        return QSize(200, rows + header + 2 * self.frameWidth())
 
     def minimumSizeHint(self) -> QSize:
         return QSize(120, self.sizeHint().height())
+
+    def showEvent(self, event: QShowEvent) -> None:
+        super().showEvent(event)
+        self.setFixedHeight(self.sizeHint().height())
 
 
 def told(score: Score) -> list[str]:
@@ -245,7 +269,7 @@ class DistancePlot(QWidget):
         super().__init__(parent)
         self._points: dict[tuple[int, int], list[tuple[float, float]]] = {}
         self._plot: Any = None
-        self._curves: dict[tuple[int, int], Any] = {}
+        self._curves: dict[tuple[int, int], list[Any]] = {}
         self._later = QTimer(self, singleShot=True, interval=_TICK)
         self._later.timeout.connect(self._draw)
         title = QLabel(self.tr("Distance between lanes"))
@@ -295,8 +319,9 @@ class DistancePlot(QWidget):
     def clear(self, lanes: int) -> None:
         """Begin anew with a curve for each pair of so many lanes."""
         self._points = {(a, b): [] for b in range(lanes) for a in range(b)}
-        for curve in self._curves.values():
-            self._plot.removeItem(curve)
+        for curves in self._curves.values():
+            for curve in curves:
+                self._plot.removeItem(curve)
         self._curves = {}
         self._tell()
         self._draw()
@@ -335,29 +360,29 @@ class DistancePlot(QWidget):
             return
         for pair, points in self._points.items():
             if pair not in self._curves:
-                self._curves[pair] = self._plot.plot([], [], pen=self._pen(pair))
+                pens = self._pens(pair)
+                self._curves[pair] = [self._plot.plot([], [], pen=pen) for pen in pens]
             points = sorted(points)
-            self._curves[pair].setData([p[0] for p in points], [100 * p[1] for p in points])
+            for curve in self._curves[pair]:
+                curve.setData([p[0] for p in points], [100 * p[1] for p in points])
         if any(self._points.values()):
             self._plot.enableAutoRange()
 
-    def _pen(self, pair: tuple[int, int]) -> Any:
+    def _pens(self, pair: tuple[int, int]) -> list[Any]:
+        """A line in the colour of one lane, and dashes on it in that of the other."""
         import pyqtgraph as pg
 
-        number = list(self._points).index(pair)
-        dash = _DASHES[number]
-        style = {} if dash is None else {"dash": dash}
-        return pg.mkPen(theme.colours().series[number], width=2, **style)
+        one, other = (colour(lane) for lane in pair)
+        dashes = pg.mkPen(other, width=2, dash=_DASH)
+        dashes.setCapStyle(Qt.PenCapStyle.FlatCap)
+        return [pg.mkPen(one, width=2), dashes]
 
     def _tell(self) -> None:
-        """Which colour is which pair; a curve alone needs no name."""
+        """Which line is which pair, in the colours of both."""
         names = []
-        for number, (a, b) in enumerate(self._points):
-            shade = theme.colours().series[number]
-            line = "━" if _DASHES[number] is None else "╍"
-            names.append(
-                f'<span style="color:{shade}">{line}</span>&nbsp;{LETTERS[a]}–{LETTERS[b]}'
-            )
+        for a, b in self._points:
+            line = "".join(f'<span style="color:{colour(i)}">━</span>' for i in (a, b))
+            names.append(f"{line}&nbsp;{LETTERS[a]}–{LETTERS[b]}")
         self._legend.setText("&ensp; ".join(names))
         self._legend.setVisible(bool(names))
 
@@ -371,5 +396,6 @@ class DistancePlot(QWidget):
             axis = self._plot.getAxis(side)
             axis.setPen(palette.color(QPalette.ColorRole.Mid))
             axis.setTextPen(text)
-        for pair, curve in self._curves.items():
-            curve.setPen(self._pen(pair))
+        for pair, curves in self._curves.items():
+            for curve, pen in zip(curves, self._pens(pair), strict=True):
+                curve.setPen(pen)

@@ -41,7 +41,7 @@ class ViewBar(QWidget):
         self.pair = self._pair()
         self.options = self._options()
         self.loupe = self._switch(
-            "eye",
+            "loupe",
             "loupe",
             self.tr("Loupe"),
             self.tr(
@@ -50,7 +50,7 @@ class ViewBar(QWidget):
             ),
         )
         self.arrows = self._switch(
-            "",
+            "arrows",
             "arrows",
             self.tr("Arrows"),
             self.tr(
@@ -123,8 +123,7 @@ class ViewBar(QWidget):
         button = QToolButton()
         button.setObjectName(name)
         button.setText(text)
-        if icon:
-            button.setIcon(theme.icon(icon))
+        button.setIcon(theme.icon(icon))
         button.setCheckable(True)
         button.setAccessibleName(text)
         button.setToolTip(tip)

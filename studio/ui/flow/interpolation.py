@@ -76,8 +76,13 @@ class Interpolation(Tool):
         super().__init__(session)
         self.setObjectName("interpolation")
         self.wells = (
-            Well(session, self.tr("From"), self.tr("Drop a picture."), False),
-            Well(session, self.tr("To"), self.tr("Drop another."), False),
+            Well(
+                session,
+                self.tr("From"),
+                self.tr("Click to choose one, or drop or paste it."),
+                False,
+            ),
+            Well(session, self.tr("To"), self.tr("Another, the same way."), False),
         )
         for well, name in zip(self.wells, ("interpolateFrom", "interpolateTo")):
             well.setObjectName(name)
@@ -169,13 +174,7 @@ class Interpolation(Tool):
 
     def _inputs(self) -> QWidget:
         pages = self._ends = QStackedWidget()
-        for pair in (self.wells, self.seeds):
-            page = QWidget()
-            box = QVBoxLayout(page)
-            box.setContentsMargins(0, 0, 0, 0)
-            for widget in pair:
-                box.addWidget(widget)
-            box.addStretch()
+        for page in (self._well_page(), self._seed_page()):
             pages.addWidget(page)
         inputs = QWidget()
         box = QVBoxLayout(inputs)
@@ -200,6 +199,23 @@ class Interpolation(Tool):
         box.addWidget(self.form)
         box.addStretch()
         return inputs
+
+    def _well_page(self) -> QWidget:
+        page = QWidget()
+        box = QVBoxLayout(page)
+        box.setContentsMargins(0, 0, 0, 0)
+        for well in self.wells:
+            box.addWidget(well)
+        return page
+
+    def _seed_page(self) -> QWidget:
+        page = QWidget()
+        rows = QFormLayout(page)
+        rows.setContentsMargins(0, 0, 0, 0)
+        for text, edit in zip((self.tr("From seed"), self.tr("To seed")), self.seeds):
+            edit.line.setAccessibleName(text)
+            rows.addRow(text, edit)
+        return page
 
     def _view(self) -> QWidget:
         self._thumbs = [QLabel(), QLabel()]

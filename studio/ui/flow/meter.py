@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from PySide6.QtCore import Qt
+from PySide6.QtCore import Qt, QTimer
 from PySide6.QtWidgets import (
     QFormLayout,
     QHBoxLayout,
@@ -43,6 +43,7 @@ from studio.ui.form import Form
 from studio.ui.runner import Runner
 from studio.ui.session import Session
 
+_REDRAW = 100  # milliseconds between pictures of a measurement under way
 _NAMED = 4  # files that are named in a sentence; the rest in its tooltip
 
 
@@ -104,9 +105,13 @@ class Meter(Tool):
     def __init__(self, session: Session) -> None:
         super().__init__(session)
         self.setObjectName("likelihoodMeter")
+        empty = (
+            self.tr("Click to choose a picture or folder, or drop one."),
+            self.tr("A second folder to compare with, if you like."),
+        )
         self.wells = (
-            Well(session, self.tr("Pictures"), self.tr("Drop a picture or a folder."), True),
-            Well(session, self.tr("Against"), self.tr("A second folder, if you like."), True),
+            Well(session, self.tr("Pictures"), empty[0], True),
+            Well(session, self.tr("Against"), empty[1], True),
         )
         for well, name in zip(self.wells, ("meterPictures", "meterAgainst")):
             well.setObjectName(name)
@@ -114,7 +119,11 @@ class Meter(Tool):
             well.failed.connect(self.fail)
             well.bug.connect(self.bug)
         self._found: dict[int, _Found] = {}
+        self._way: list[tuple[float, float, float]] = []  # the estimates of one picture alone
         self._lanes: tuple[int, ...] = ()  # which well each set of the job is of
+        self._draw_soon = QTimer(self, singleShot=True, interval=_REDRAW)
+        self._draw_soon.timeout.connect(self._redraw)
+        self._new_figures = False  # since the ranking was drawn
         self._run_after = False  # measure as soon as what was given is read
         self._picked = (0, 0)
         self.form = Form(Exactness())
@@ -266,6 +275,8 @@ class Meter(Tool):
 
     def refresh(self) -> None:
         super().refresh()
+        if not self.runner.busy and self._draw_soon.isActive():
+            self._redraw()
         if self._run_after and not self.runner.busy and self.wells[0].given is not None:
             self._start_soon()
 
@@ -281,6 +292,7 @@ class Meter(Tool):
             if w.given is not None
         }
         self._lanes = tuple(self._found)
+        self._way = []
         self._picked = (next(iter(self._found), 0), 0)
         self.plot.clear()
         self._show()
@@ -293,8 +305,15 @@ class Meter(Tool):
         found = self._found[self._lanes[event.lane]]
         found.take(event)
         if self._alone():
-            self.plot.add_point(event.log_snr, float(event.bits[0]), float(event.error[0]))
-        self._show(ranked=event.finished)
+            self._way.append((event.log_snr, float(event.bits[0]), float(event.error[0])))
+        self._new_figures |= event.finished
+        if not self._draw_soon.isActive():
+            self._draw_soon.start()
+
+    def _redraw(self) -> None:
+        self._draw_soon.stop()
+        ranked, self._new_figures = self._new_figures, False
+        self._show(ranked)
 
     def _alone(self) -> bool:
         return sum(len(f.bits) for f in self._found.values()) == 1
@@ -308,8 +327,9 @@ class Meter(Tool):
         self.details.setText(details)
         self.details.setVisible(bool(details))
         self.details.setToolTip(self._skipped(10**6))
-        several = [f for f in self._found.values() if f.begun.any()]
-        if several and not self._alone():
+        if self._alone():
+            self.plot.show_way(self._way)
+        elif any(f.begun.any() for f in self._found.values()):
             self.plot.show_sets(
                 tuple(
                     Bits(self.wells[i].name, f.bits[f.begun])
@@ -437,7 +457,7 @@ class Meter(Tool):
                 ranked.append(Ranked(i, int(k), picture, bits, caption, told, bool(far[k])))
         ranked.sort(key=lambda r: -r.bits)
         self.ranking.show_pictures(ranked)
-        self.ranking.setVisible(not self._alone())
+        self.ranking.setVisible(bool(ranked) and not self._alone())
 
     def _pick(self, lane: int, index: int) -> None:
         self._picked = lane, index
@@ -472,7 +492,9 @@ class Meter(Tool):
         rows.writerow(("set", "file", "bits per dimension", "standard error"))
         for i, found in self._found.items():
             given = self.wells[i].given
-            for k in np.flatnonzero(found.done) if given is not None else ():
+            if given is None:
+                continue
+            for k in np.flatnonzero(found.done):
                 error = "" if math.isnan(found.error[k]) else f"{found.error[k]:.6f}"
                 rows.writerow((self.wells[i].name, given.names[k], f"{found.bits[k]:.6f}", error))
         return out.getvalue()

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import numpy as np
-from PySide6.QtWidgets import QHBoxLayout, QLabel, QVBoxLayout, QWidget
+from PySide6.QtWidgets import QGridLayout, QLabel, QWidget
 
 from studio.ui.flow.tool import heading, muted
 from studio.ui.picture_view import PictureView
@@ -12,24 +12,23 @@ from studio.ui.picture_view import PictureView
 class Panes(QWidget):
     """One pane for each (title, what is said while there is nothing)."""
 
-    def __init__(self, *panes: tuple[str, str], parent: QWidget | None = None) -> None:
-        super().__init__(parent)
+    def __init__(self, *panes: tuple[str, str], across: int = 2) -> None:
+        super().__init__()
         self.views: list[PictureView] = []
         self._notes: list[QLabel] = []
-        row = QHBoxLayout(self)
-        row.setContentsMargins(0, 0, 0, 0)
-        row.setSpacing(8)
+        grid = QGridLayout(self)
+        grid.setContentsMargins(0, 0, 0, 0)
+        grid.setSpacing(6)
         for title, empty in panes:
             view, note = PictureView(), muted()
             view.setObjectName(f"flowPane{len(self.views)}")
             view.setMinimumSize(120, 110)
             view.set_empty_text(empty, "")
-            box = QVBoxLayout()
-            box.setSpacing(4)
-            box.addWidget(heading(title))
-            box.addWidget(view, 1)
-            box.addWidget(note)
-            row.addLayout(box, 1)
+            down, column = divmod(len(self.views), across)
+            for i, widget in enumerate((heading(title), view, note)):
+                grid.addWidget(widget, 3 * down + i, column)
+            grid.setRowStretch(3 * down + 1, 1)
+            grid.setColumnStretch(column, 1)
             self.views.append(view)
             self._notes.append(note)
 

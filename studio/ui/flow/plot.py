@@ -65,12 +65,11 @@ class BitsPlot(QWidget):
         self._shown, self._way, self._border = sets, [], border
         self._draw()
 
-    def add_point(self, log_snr: float, bits: float, error: float) -> None:
-        """Where the estimate of one picture is, at a noise level."""
-        self._shown = None
-        if self._way and log_snr > self._way[-1][0]:
-            self._way = []  # another passage began
-        self._way.append((log_snr, bits, error))
+    def show_way(self, way: list[tuple[float, float, float]]) -> None:
+        """How the estimate of one picture settles: (log-SNR, bits, error) of each step."""
+        # A repeat goes the way anew: only the last is drawn, which holds those before.
+        starts = [i for i in range(1, len(way)) if way[i][0] > way[i - 1][0]]
+        self._shown, self._way = None, way[starts[-1] if starts else 0 :]
         self._draw()
 
     def changeEvent(self, event: Any) -> None:

@@ -41,7 +41,9 @@ class RoundTrip(Tool):
     def __init__(self, session: Session) -> None:
         super().__init__(session)
         self.setObjectName("roundTrip")
-        self.well = Well(session, self.tr("Picture"), self.tr("Drop a picture."), False)
+        self.well = Well(
+            session, self.tr("Picture"), self.tr("Click to choose one, or drop or paste it."), False
+        )
         self.well.setObjectName("roundTripPicture")
         self.well.changed.connect(self.changed)
         self.well.failed.connect(self.fail)
@@ -174,7 +176,7 @@ class RoundTrip(Tool):
             if self.latent is not None:
                 self.runner.stop()
             return
-        self._wanted = None
+        self._wanted = self._cost = None  # what was expected was of the whole trip
         self.start(self._decode_job)
 
     def _decode_job(self) -> Counts:
@@ -239,12 +241,12 @@ class RoundTrip(Tool):
         facts = {"max": trip.max, "rms": trip.rms, "psnr": psnr, "heat": heat}
         if heat == 1:
             return self.tr(
-                "It comes back with an error of {rms:.3f} / 255 (root mean square), at most "
-                "{max:.2f} / 255, PSNR {psnr} dB"
+                "It comes back with an error of {rms:.2f} / 255 rms, at most {max:.1f} / 255; PSNR "
+                "{psnr} dB"
             ).format(**facts)
         return self.tr(
-            "At temperature {heat:g} it differs by {rms:.1f} / 255 (root mean square), at most "
-            "{max:.0f} / 255, PSNR {psnr} dB"
+            "At temperature {heat:g} it differs by {rms:.1f} / 255 rms, at most {max:.0f} / 255; "
+            "PSNR {psnr} dB"
         ).format(**facts)
 
     # -- keeping ------------------------------------------------------------------------------------

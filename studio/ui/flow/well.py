@@ -192,13 +192,12 @@ class Well(QWidget):
             return self._hint or self._empty
         size = self.given.pixels.shape[1]
         count = len(self.given.pixels)
+        facts = {"name": self.name, "size": size, "count": count}
         if count == 1:
-            return self.tr("{name}: its centred square, scaled to {size} × {size}").format(
-                name=self.name, size=size
-            )
+            return self.tr("{name}: its centred square, scaled to {size} × {size}").format(**facts)
         return self.tr(
             "{name}: {count} pictures, of each the centred square, scaled to {size} × {size}"
-        ).format(name=self.name, count=count, size=size)
+        ).format(**facts)
 
     def _tell(self) -> None:
         self.setAccessibleName(self._title)

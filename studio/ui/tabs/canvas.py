@@ -45,6 +45,7 @@ from studio.ui.runner import Runner, spawn
 from studio.ui.session import Session
 from studio.ui.tabs import Tab
 
+_COARSE = 4  # times the model's side: up to there a box may be whole, for it to see what it knows
 _SETTLED = 60  # milliseconds from the last change to what follows from it
 _LIVE_CALLS = 40  # what a live run may cost; a dearer sampler is replaced
 _PADDING = 0.35  # of the paint's longer side, around it in a box that follows it
@@ -241,11 +242,11 @@ class CanvasTab(Tab):
             recipe,
             of_document(document, self._box),
             document.mask[y : y + h, x : x + w].copy(),
-            document.sketch[y : y + h, x : x + w].copy(),
+            None if document.bounds("sketch") is None else self._cut("sketch"),
             boxed=True,
         )
         job.check()
-        self._job = job
+        self._job, self._frame = job, None
         self.staging.begin(job, self._box)
         self.files.keep_mask()
         return job
@@ -373,7 +374,7 @@ class CanvasTab(Tab):
         """Whether a box is so much larger than the paint that the model would hardly see it."""
         info = self.session.model.info if self.session.model else None
         side = max(box[2], box[3])
-        return info is not None and side > info.size and side > 3 * max(bounds[2], bounds[3])
+        return info is not None and side > _COARSE * info.size and side > 3 * max(bounds[2:])
 
     # -- events -------------------------------------------------------------------------------------
 

@@ -46,7 +46,7 @@ from studio.ui.compare.lane_header import UNDER_WAY
 from studio.ui.compare.lanes_view import LanesView
 from studio.ui.compare.marks import LETTERS
 from studio.ui.compare.playback import Playback, RaceTimeline
-from studio.ui.compare.poster import Film, Strip, poster
+from studio.ui.compare.poster import Reel, Strip, poster
 from studio.ui.compare.scoreboard import Scoreboard
 from studio.ui.compare.view_bar import ViewBar
 from studio.ui.recipe_panel import differences, scrolled
@@ -99,7 +99,7 @@ class CompareTab(Tab):
         for part, stretch in ((self._left(), 0), (self._centre(), 1), (self._right(), 0)):
             split.addWidget(part)
             split.setStretchFactor(split.count() - 1, stretch)
-        split.setSizes([300, 760, 260])
+        split.setSizes([300, 730, 290])
         box = QVBoxLayout(self)
         box.setContentsMargins(0, 0, 0, 0)
         box.addWidget(split)
@@ -362,9 +362,12 @@ class CompareTab(Tab):
         if told := self.verbs.told(state):
             self.status.emit(told)
         if state == "idle" and self._race is not None:
-            for lane in range(len(self._race.titles)):
+            lanes = range(len(self._race.titles))
+            for lane in lanes:
                 if self.view.state(lane) in UNDER_WAY:
                     self.view.set_state(lane, "stopped")
+            if all(self.view.state(lane) == "finished" for lane in lanes):
+                self.status.emit(self.tr("Every lane came to its end"))
 
     def _failed(self, error: StudioError) -> None:
         self.errors.show_error(error)
@@ -430,7 +433,7 @@ class CompareTab(Tab):
         frames: Any = ()
         if kind == "film":
             kept = [race.trajectories[i] for i in sorted(race.trajectories)]
-            frames = Film(
+            frames = Reel(
                 self.timeline.times,
                 lambda when: _sheet([t.nearest(when) for t in kept], titles, view),
             )
