@@ -56,7 +56,7 @@ def sample(
     if note:
         warnings.warn(note, stacklevel=2)
     noise = Noise.of(seed, count, score.shape, score.sde, device=score.device, depth=chosen.depth)
-    return chosen.run(score, noise, condition or FREE)
+    return chosen.run(score, noise, (condition or FREE).on(score))
 
 
 def inpaint(

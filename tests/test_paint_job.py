@@ -21,6 +21,7 @@ from studio.diffusion.tasks import (
     Inpaint,
     Posterior,
     Pseudoinverse,
+    Replace,
     Sketch,
     TimeTravel,
     Upscale,
@@ -438,7 +439,7 @@ def test_a_term_that_is_no_number_stops_the_run_with_a_clear_word(monkeypatch):
 
 
 def test_solvers_that_choose_their_steps_cannot_put_back():
-    chosen = replace(recipe(), sample=SampleJob("m", build("rk45"), 1))
+    chosen = replace(recipe(Inpaint(Replace())), sample=SampleJob("m", build("rk45"), 1))
     with pytest.raises(SpecError, match="cannot hold pixels"):
         events(PaintJob(chosen, PICTURE, MASK))
     guided = replace(chosen, task=Inpaint(Pseudoinverse()))

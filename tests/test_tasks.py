@@ -86,7 +86,7 @@ def test_levels_are_in_units_of_the_values():
 
 
 def test_inpainting_knows_what_is_not_painted():
-    found = one(Inpaint(), scene())
+    found = one(Inpaint(Replace()), scene())
     assert isinstance(found, Replacement)
     assert torch.equal(found.picture, picture())
     wanted = torch.where(HALF > 0, math.inf, 0.0).expand(1, *SHAPE)

@@ -195,7 +195,7 @@ def test_a_window_may_look_while_the_worker_keeps_and_thins() -> None:
             if (frame := trajectory.nearest(500.0)) is not None:
                 expected = noise_frame(frame.step)[0].denoised
                 assert (frame.denoised == expected).all()
-                assert frame.view("change").shape == expected.shape[:3] + (1,)
+                assert frame.view("change").shape == (*expected.shape[:3], 1)
                 looked += 1
 
     with ThreadPoolExecutor(1) as pool:

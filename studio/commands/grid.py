@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import math
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,10 +9,9 @@ from pathlib import Path
 from studio import choose, recipes, spec, terminal
 from studio.commands import Command, Outcome, positional
 from studio.engine.events import Failed, Finished, Note
-from studio.engine.grid import Axis, CellDone, GridJob, GridRecipe, Laid
+from studio.engine.grid import Axis, CellDone, GridJob, GridRecipe, Laid, write
 from studio.engine.jobs import SampleJob, Setting
 from studio.errors import SaveError
-from studio.paths import atomic
 from studio.weights.shelf import Shelf
 
 
@@ -74,21 +72,14 @@ class Grid(Command):
                 elif isinstance(event, Finished):
                     finished = event
         assert finished is not None
-        recipes.write_png(out, job.sheet(done, self.legend), finished.recipe)
-        data = {
-            "files": [str(out), str(out.with_suffix(".csv")), str(out.with_suffix(".json"))],
-            "cells": job.table(done),
+        facts = {
             "predicted_seconds": None if math.isnan(predicted) else round(predicted, 2),
             "seconds": round(finished.seconds, 2),
             "calls": finished.calls,
             "failed": failed,
             "device": setting.device,
-            "recipe": finished.recipe,
         }
-        with atomic(out.with_suffix(".csv")) as path:
-            path.write_text(job.table_csv(done), encoding="utf-8")
-        with atomic(out.with_suffix(".json")) as path:
-            path.write_text(json.dumps(data, indent=1), encoding="utf-8")
+        data = write(job, done, out, self.legend, facts)
         text = "\n".join(f"wrote {path}" for path in data["files"])
         return Outcome(data, f"{text}\n{finished.calls} network calls, {finished.seconds:.1f} s")
 

@@ -90,7 +90,8 @@ class Method(ABC):
 
 @dataclass(frozen=True)
 class Replace(Method):
-    """The paper's: what is known is put back, noised, after every step. Costs nothing; use it first."""
+    """The paper's: what is known is put back, noised, after every step. Costs nothing more; use it
+    where every second counts."""
 
     title: ClassVar[str] = "Replacement"
 
@@ -136,7 +137,7 @@ class Pseudoinverse(Method):
 @dataclass(frozen=True)
 class Posterior(Method):
     """Diffusion posterior sampling (DPS): down the gradient of the distance to what is known. Use it
-    where the others leave a visible border; twice the work, and less varied."""
+    first: the new part fits the old one best. Twice the work, and less varied."""
 
     title: ClassVar[str] = "Posterior sampling"
     weight: float = option(1.0, label="Weight", range=(0, 10), help="1 is as published.")
@@ -172,7 +173,7 @@ class Inpaint(Task):
     title: ClassVar[str] = "Inpaint"
     needs_mask: ClassVar[bool] = True
     needs_rest: ClassVar[bool] = True
-    method: Method = option(Replace, label="Method")
+    method: Method = option(Posterior, label="Method")
     hints: float = option(
         0.5, label="Colour hints", range=(0, 1), help="How closely colours painted there are kept."
     )

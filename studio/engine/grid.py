@@ -12,7 +12,7 @@ import io
 import json
 import math
 import time
-from collections.abc import Generator, Iterator
+from collections.abc import Generator, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -28,7 +28,7 @@ from studio.engine.jobs import SampleJob
 from studio.engine.trajectory import Trajectory
 from studio.errors import PictureError, SpecError, StudioError
 from studio.lazy import torch
-from studio.paths import user_dir
+from studio.paths import atomic, user_dir
 from studio.spec import option
 
 if TYPE_CHECKING:
@@ -147,26 +147,25 @@ class GridJob:
         cells = tuple(waiting)
         kept = {(c.column, c.row): found for c in cells if (found := self._kept(c)) is not None}
         waiting = [c for c in waiting if (c.column, c.row) not in kept]
-        yield Note("Measuring what a network call takes")
-        yield from self._laid(context, cells, waiting)
+        _put_first((yield Note("Measuring what a network call takes")), waiting)
+        _put_first((yield self._laid(context, cells, waiting)), waiting)
         for cell in cells:
             if (found := kept.get((cell.column, cell.row))) is not None:
-                yield found
-        done, begun, failed = dict(kept), time.perf_counter(), 0
+                _put_first((yield found), waiting)
+        done, begun = dict(kept), time.perf_counter()
         while waiting:
             cell = waiting.pop(0)
             try:
                 made = yield from self._make(context, cell, waiting)
             except StudioError as error:
-                failed += 1
-                where = f"{_said(self.recipe.x, cell.column)} {_said(self.recipe.y, cell.row)}"
-                yield Failed(f"{where.strip()}: {error.message}", error.hint)
-                continue
-            done[cell.column, cell.row] = made
-            self._keep(cell, made)
-            message = yield made
-            if isinstance(message, First):
-                waiting.sort(key=lambda c: (c.column, c.row) not in message.places)
+                where = f"{said(self.recipe.x, cell.column)} {said(self.recipe.y, cell.row)}"
+                told = f"{where.strip()}: {error.message}"
+                message = yield Failed(told, error.hint, lane=self.lane(cell))
+            else:
+                done[cell.column, cell.row] = made
+                self._keep(cell, made)
+                message = yield made
+            _put_first(message, waiting)
         if not done:
             raise SpecError("No cell of the grid could be made.", "See what each of them said.")
         calls = sum(d.calls for d in done.values())
@@ -174,6 +173,10 @@ class GridJob:
         yield Finished(sheet[None], spec.to_dict(self.recipe), calls, time.perf_counter() - begun)
 
     # -- cells ----------------------------------------------------------------------------------------
+
+    def lane(self, cell: Cell) -> int:
+        """The lane of the events of a cell: its place, row by row."""
+        return cell.row * len(self.recipe.x.values) + cell.column
 
     def _job(self, across: str, down: str) -> SampleJob:
         job = self.recipe.base
@@ -196,7 +199,7 @@ class GridJob:
     def _make(
         self, context: Context, cell: Cell, waiting: list[Cell]
     ) -> Generator[Event, Any, CellDone]:
-        lane = cell.row * len(self.recipe.x.values) + cell.column
+        lane = self.lane(cell)
         finished, trajectory = None, None
         for event in cell.job.run(context):
             if isinstance(event, Finished):
@@ -205,9 +208,7 @@ class GridJob:
             if isinstance(event, Begun):
                 trajectory = event.trajectory
             if isinstance(event, Begun | Picture | Progress):
-                message = yield replace(event, lane=lane)
-                if isinstance(message, First):
-                    waiting.sort(key=lambda c: (c.column, c.row) not in message.places)
+                _put_first((yield replace(event, lane=lane)), waiting)
         assert finished is not None
         return CellDone(
             cell.column,
@@ -219,9 +220,7 @@ class GridJob:
             lane=lane,
         )
 
-    def _laid(
-        self, context: Context, cells: tuple[Cell, ...], waiting: list[Cell]
-    ) -> Iterator[Event]:
+    def _laid(self, context: Context, cells: tuple[Cell, ...], waiting: list[Cell]) -> Laid:
         """What the waiting cells will cost, by the time of two calls of each model's network."""
         each: dict[tuple[str, int], float] = {}
         seconds, calls = 0.0, 0
@@ -234,7 +233,7 @@ class GridJob:
                     each[key] = math.nan  # said when its cell is made
             calls += cell.calls or 0
             seconds += math.nan if cell.calls is None else cell.calls * each[key]
-        yield Laid(cells, len(cells) - len(waiting), calls, seconds)
+        return Laid(cells, len(cells) - len(waiting), calls, seconds)
 
     # -- what is kept ---------------------------------------------------------------------------------
 
@@ -279,8 +278,8 @@ class GridJob:
         width = max(t.shape[1] for t in tiles.values())
         columns, rows = len(recipe.x.values), len(recipe.y.values)
         font = ImageFont.load_default(14)
-        across = [_said(recipe.x, i) for i in range(columns)] if legend else [""] * columns
-        down = [_said(recipe.y, i) for i in range(rows)] if legend else [""] * rows
+        across = [said(recipe.x, i) for i in range(columns)] if legend else [""] * columns
+        down = [said(recipe.y, i) for i in range(rows)] if legend else [""] * rows
         left = round(max(font.getlength(text) for text in down)) + 16 if any(down) else 0
         top = 28 if any(across) else 0
         width = max(width, *(round(font.getlength(text)) + 12 for text in across))
@@ -323,11 +322,41 @@ class GridJob:
         return text.getvalue()
 
 
-def _said(axis: Axis, place: int) -> str:
+def write(
+    job: GridJob,
+    done: dict[tuple[int, int], CellDone],
+    path: Path,
+    legend: bool = True,
+    facts: Mapping[str, Any] | None = None,
+) -> dict[str, Any]:
+    """Write the cells that are done as a PNG with the recipe, and their table as a .csv and a .json
+    beside it; what the .json says, with `facts` about the run among it.
+
+    Raises SaveError if a file cannot be written.
+    """
+    recipe = spec.to_dict(job.recipe)
+    files = [path, path.with_suffix(".csv"), path.with_suffix(".json")]
+    data: dict[str, Any] = {"files": [str(file) for file in files], "cells": job.table(done)}
+    data |= {**(facts or {}), "recipe": recipe}
+    recipes.write_png(path, job.sheet(done, legend), recipe)
+    for file, text in zip(files[1:], (job.table_csv(done), json.dumps(data, indent=1))):
+        with atomic(file) as temporary:
+            temporary.write_text(text, encoding="utf-8")
+    return data
+
+
+def said(axis: Axis, place: int) -> str:
+    """What a legend says of a value of an axis; empty for the axis that changes nothing."""
     if not axis.name:
         return ""
     value = axis.values[place]
     return value if axis.name in ("sampler", "model", "checkpoint") else f"{axis.name} {value}"
+
+
+def _put_first(message: Any, waiting: list[Cell]) -> None:
+    """Put the cells that a First names before the others; any other message changes nothing."""
+    if isinstance(message, First):
+        waiting.sort(key=lambda c: (c.column, c.row) not in message.places)
 
 
 def _tile(stack: np.ndarray) -> np.ndarray:

@@ -26,7 +26,7 @@ from studio.diffusion.measured import Replacement
 from studio.diffusion.noise import Noise
 from studio.diffusion.sampler import Step
 from studio.diffusion.score import Score, expand
-from studio.diffusion.tasks import Colorize, Inpaint, Scene, Task, level
+from studio.diffusion.tasks import Colorize, Inpaint, Replace, Scene, Task, level
 from studio.diffusion.windows import windowed
 from studio.engine.events import Begun, Event, Finished, Note, Picture, Shares
 from studio.engine.jobs import FinishWith, SampleJob, Watch, Watched, in_groups
@@ -326,7 +326,7 @@ class _Run:
         # What was made at the model's size stays, in the means of blocks; the rest is found anew.
         coarse = torch.cat([self._state_of(self.fitted.forth(made)) for made in self.first])
         task = self.job.recipe.task
-        kept = task if isinstance(task, Colorize) else Inpaint()
+        kept = task if isinstance(task, Colorize) else Inpaint(Replace())
         return (*kept.conditions(scene), Replacement(Blocks(self.fitted.factor), coarse))
 
     def _start(self, noise: Noise, part: range) -> tuple[Tensor | None, float | None]:

@@ -396,8 +396,8 @@ class MainWindow(QMainWindow):
             if recipe is None:
                 self.turn_to("canvas").open_path(path)
                 return
-            if recipe.get("kind") == "paint":
-                tab = self.page("canvas")
+            modes = {"paint": "canvas", "race": "compare"}
+            tab = self.page(modes.get(str(recipe.get("kind")), "sample"))
             lines = tab.changes(recipe)
             if not lines:
                 self.tell(

@@ -19,6 +19,7 @@ from studio import photos
 from studio.ui.main_window import MainWindow
 from studio.ui.tabs.canvas import CanvasTab
 from tests.ui.test_canvas_tab import (  # the fixtures, too
+    Host,
     answer,
     mark,
     on_canvas,
@@ -28,8 +29,9 @@ from tests.ui.test_canvas_tab import (  # the fixtures, too
     question,
     until,
 )
+from tests.ui.test_window import with_window
 
-__all__ = ["on_canvas", "picture"]
+__all__ = ["on_canvas", "picture", "with_window"]
 
 
 def _cut_short(path: Path) -> None:
@@ -54,7 +56,7 @@ def test_a_bad_file_is_refused_beside_the_button_and_the_canvas_stays(
     bad = tmp_path / name
     BAD[name](bad)
 
-    async def work(window: MainWindow, tab: CanvasTab) -> None:
+    async def work(host: Host, tab: CanvasTab) -> None:
         document = await painted(tab, picture)
         mask = document.mask.copy()
         tab.open_path(bad)
@@ -71,7 +73,7 @@ def test_a_project_comes_back_with_its_mask_and_settings(
 ) -> None:
     kept = tmp_path / "kept.studio"
 
-    async def work(window: MainWindow, tab: CanvasTab) -> None:
+    async def work(host: Host, tab: CanvasTab) -> None:
         document = await painted(tab, picture)
         mask = document.mask.copy()
         tab.panel.seed.set_value(31)
@@ -93,7 +95,7 @@ def test_masks_go_out_and_come_in(
 ) -> None:
     path = tmp_path / "mask.png"
 
-    async def work(window: MainWindow, tab: CanvasTab) -> None:
+    async def work(host: Host, tab: CanvasTab) -> None:
         document = await painted(tab, picture)
         mask = document.mask.copy()
         tab.files.save("mask", path, {})
@@ -124,7 +126,7 @@ def test_a_place_that_cannot_be_written_is_said_and_nothing_is_lost(
 ) -> None:
     (tmp_path / "file").write_text("in the way")
 
-    async def work(window: MainWindow, tab: CanvasTab) -> None:
+    async def work(host: Host, tab: CanvasTab) -> None:
         document = await painted(tab, picture)
         tab.files.save("project", tmp_path / "file" / "a.studio", {})
         await until(lambda: tab.errors.text)
@@ -138,10 +140,10 @@ def test_letting_go_of_marks_is_asked_first(on_canvas: Any, picture: Path, tmp_p
     other = tmp_path / "other.png"
     Image.new("RGB", (20, 20)).save(other)
 
-    async def work(window: MainWindow, tab: CanvasTab) -> None:
+    async def work(host: Host, tab: CanvasTab) -> None:
         document = await painted(tab, picture)
         tab.open_path(other)
-        answer(await question(window), "Cancel")
+        answer(await question(host), "Cancel")
         await asyncio.sleep(0.05)
         assert tab.view.document is document
 
@@ -151,7 +153,7 @@ def test_letting_go_of_marks_is_asked_first(on_canvas: Any, picture: Path, tmp_p
 def test_a_pasted_picture_is_a_document_first_and_colours_later(on_canvas: Any) -> None:
     pixels = np.full((12, 10, 4), 255, np.uint8)
 
-    async def work(window: MainWindow, tab: CanvasTab) -> None:
+    async def work(host: Host, tab: CanvasTab) -> None:
         tab.view.pasted.emit(pixels)
         await until(lambda: tab.view.document is not None)
         assert tab.view.document.size == (10, 12)
@@ -166,21 +168,21 @@ def test_a_pasted_picture_is_a_document_first_and_colours_later(on_canvas: Any) 
 def test_what_was_not_saved_is_offered_next_time(on_canvas: Any, picture: Path) -> None:
     found: dict[str, np.ndarray] = {}
 
-    async def paint(window: MainWindow, tab: CanvasTab) -> None:
+    async def paint(host: Host, tab: CanvasTab) -> None:
         document = await painted(tab, picture)
         found["mask"] = document.mask.copy()
 
-    async def come_back(window: MainWindow, tab: CanvasTab) -> None:
-        offer = asyncio.ensure_future(window.offer_recovery(crashed=False))
-        answer(await question(window), "Open")
+    async def come_back(host: Host, tab: CanvasTab) -> None:
+        offer = asyncio.ensure_future(tab.offer_recovery())
+        answer(await question(host), "Open")
         await offer
         await until(lambda: tab.view.document is not None)
         assert (tab.view.document.mask == found["mask"]).all()
         assert tab.view.document.modified
 
-    async def refuse(window: MainWindow, tab: CanvasTab) -> None:
-        offer = asyncio.ensure_future(window.offer_recovery(crashed=False))
-        answer(await question(window), "Cancel")
+    async def refuse(host: Host, tab: CanvasTab) -> None:
+        offer = asyncio.ensure_future(tab.offer_recovery())
+        answer(await question(host), "Cancel")
         await offer
         assert not tab.files.autosave.recoverable()
 
@@ -229,9 +231,9 @@ def test_a_killed_studio_offers_what_was_painted(on_canvas: Any, picture: Path, 
     child.send_signal(signal.SIGKILL)
     child.wait()
 
-    async def come_back(window: MainWindow, tab: CanvasTab) -> None:
-        offer = asyncio.ensure_future(window.offer_recovery(crashed=True))
-        answer(await question(window), "Open")
+    async def come_back(host: Host, tab: CanvasTab) -> None:
+        offer = asyncio.ensure_future(tab.offer_recovery())
+        answer(await question(host), "Open")
         await offer
         await until(lambda: tab.view.document is not None)
         assert tab.view.document.mask[9, 9] == 255
@@ -240,12 +242,17 @@ def test_a_killed_studio_offers_what_was_painted(on_canvas: Any, picture: Path, 
 
 
 def test_a_dropped_project_goes_to_the_canvas_from_any_mode(
-    on_canvas: Any, picture: Path, tmp_path: Path
+    with_window: Any, picture: Path, tmp_path: Path
 ) -> None:
     kept = tmp_path / "kept.studio"
 
-    async def work(window: MainWindow, tab: CanvasTab) -> None:
-        document = await painted(tab, picture)
+    async def work(window: MainWindow) -> None:
+        tab = window.tabs["canvas"]
+        assert isinstance(tab, CanvasTab)
+        window.open_path(picture)  # without a recipe, it is for the canvas, too
+        await until(lambda: tab.view.document is not None)
+        document = tab.view.document
+        mark(tab, "mask", 5, 5)
         tab.files.save("project", kept, {})
         await until(lambda: not document.modified)
         window.modes.setCurrentIndex(0)
@@ -253,11 +260,35 @@ def test_a_dropped_project_goes_to_the_canvas_from_any_mode(
         await until(lambda: tab.view.document is not document)
         assert window.modes.currentWidget() is tab
 
-    on_canvas(work)
+    with_window(work)
+
+
+def test_pages_are_built_when_they_are_needed(with_window: Any, home: Path) -> None:
+    async def work(window: MainWindow) -> None:
+        late = MainWindow(window.session)
+        assert list(late.tabs) == ["sample"]
+        late.show()
+        assert late.modes.count() == window.modes.count()
+        tab = late.turn_to("canvas")
+        assert late.modes.currentWidget() is tab
+        await until(lambda: list(late.tabs) != ["sample", "canvas"])
+        late.complete()
+        assert set(late.tabs) == set(window.tabs)
+        assert [late.modes.tabText(i) for i in range(4)] == [
+            window.modes.tabText(i) for i in range(4)
+        ]
+        late.hide()
+        for page in late.tabs.values():
+            page.closing()
+        late._device_timer.stop()
+        late._collector.stop()
+        late.deleteLater()
+
+    with_window(work)
 
 
 def test_a_run_keeps_its_mask_for_later_pictures(on_canvas: Any, picture: Path) -> None:
-    async def work(window: MainWindow, tab: CanvasTab) -> None:
+    async def work(host: Host, tab: CanvasTab) -> None:
         document = await painted(tab, picture)
         tab.verbs.run.click()
         await until(lambda: not tab.runner.busy)

@@ -368,7 +368,11 @@ class Meter(Tool):
     def _about_error(self, unknown: bool) -> str:
         if unknown:
             return self.tr("With one probe and one repeat there is no error bar.")
-        return self.tr("The error bar is one standard error of the probes and repeats.")
+        return self.tr(
+            "The error bar is one standard error of the probes and repeats. On the way the figure is a "
+            "guess that takes the state for noise of its own strength; a jump at the end says that it "
+            "is not the noise that the model expects."
+        )
 
     def _figure(self, bits: float, error: float) -> str:
         if math.isnan(error):
@@ -439,7 +443,7 @@ class Meter(Tool):
         )
 
     def _rank(self) -> None:
-        """Least likely first, of all sets together."""
+        """What is far from its set first, then the least likely, of all sets together."""
         ranked = []
         for i, found in self._found.items():
             given = self.wells[i].given
@@ -455,7 +459,7 @@ class Meter(Tool):
                 caption = f"{found.bits[k]:.2f}" + (" ⚑" if far[k] else "")
                 picture, bits = given.pixels[k], float(found.bits[k])
                 ranked.append(Ranked(i, int(k), picture, bits, caption, told, bool(far[k])))
-        ranked.sort(key=lambda r: -r.bits)
+        ranked.sort(key=lambda r: (not r.outlier, -r.bits))
         self.ranking.show_pictures(ranked)
         self.ranking.setVisible(bool(ranked) and not self._alone())
 

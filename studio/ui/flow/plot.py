@@ -39,6 +39,7 @@ class BitsPlot(QWidget):
         self._shown: tuple[Bits, ...] | None = None
         self._border: float | None = None
         self._way: list[tuple[float, float, float]] = []
+        self._named: list[str] | None = None
 
     def load_plot(self) -> None:
         """Build the plot. Called once the page is on screen."""
@@ -53,8 +54,27 @@ class BitsPlot(QWidget):
         self._plot.setAntialiasing(True)
         self._plot.getPlotItem().layout.setContentsMargins(4, 8, 12, 2)
         self._legend = self._plot.addLegend(offset=(-10, 6))
+        # Made once and given other data: to make them anew would cost more than to paint them.
+        self._bars = [
+            self._plot.plot([0, 1], [0], stepMode="center", fillLevel=0) for _ in range(2)
+        ]
+        self._means = [self._error_bar() for _ in range(2)]
+        self._dotted = pg.InfiniteLine()
+        self._curve, self._low, self._high = (self._plot.plot([], []) for _ in range(3))
+        self._band = pg.FillBetweenItem(self._low, self._high)
+        self._end = self._error_bar()
+        for item in (self._dotted, self._band):
+            self._plot.addItem(item)
         self._box.addWidget(self._plot)
+        self._colour()
         self._draw()
+
+    def _error_bar(self) -> Any:
+        import pyqtgraph as pg
+
+        bar = pg.ErrorBarItem(x=np.zeros(1), y=np.zeros(1), left=0, right=0)
+        self._plot.addItem(bar)
+        return bar
 
     def clear(self) -> None:
         self._shown, self._way, self._border = None, [], None
@@ -73,7 +93,8 @@ class BitsPlot(QWidget):
         self._draw()
 
     def changeEvent(self, event: Any) -> None:
-        if event.type() == event.Type.PaletteChange:
+        if event.type() == event.Type.PaletteChange and self._plot is not None:
+            self._colour()
             self._draw()
         super().changeEvent(event)
 
@@ -82,94 +103,99 @@ class BitsPlot(QWidget):
     def _draw(self) -> None:
         if self._plot is None:
             return
-        self._colour()
-        self._plot.clear()
-        self._legend.clear()
-        view = self._plot.getPlotItem().getViewBox()
-        view.invertX(self._shown is None and bool(self._way))
-        if self._shown is not None:
-            self._draw_sets(self._shown)
-        elif self._way:
+        sets = self._shown or ()
+        along = not sets and bool(self._way)
+        for i, (bars, mean) in enumerate(zip(self._bars, self._means)):
+            bars.setVisible(i < len(sets))
+            mean.setVisible(i < len(sets) and len(sets[i].values) > 1)
+        for item in (self._curve, self._band, self._end):
+            item.setVisible(along)
+        self._dotted.setVisible(self._border is not None)
+        self._plot.getPlotItem().getViewBox().invertX(along)
+        self._name(sets)
+        if sets:
+            self._draw_sets(sets)
+        elif along:
             self._draw_way()
         else:
-            self._plot.setLabel("bottom", self.tr("Bits per dimension"))
-            self._plot.setLabel("left", "")
+            self._axes("", self.tr("Bits per dimension"))
             self._plot.setXRange(0, 8)
             self._plot.setYRange(0, 1)
             return
         self._plot.enableAutoRange()
 
-    def _draw_sets(self, sets: tuple[Bits, ...]) -> None:
-        import pyqtgraph as pg
+    def _axes(self, left: str, bottom: str) -> None:
+        for side, text in (("left", left), ("bottom", bottom)):
+            if self._plot.getAxis(side).labelText != text:
+                self._plot.setLabel(side, text)
 
-        self._plot.setLabel("bottom", self.tr("Bits per dimension (fewer is likelier)"))
-        self._plot.setLabel("left", self.tr("Pictures"))
+    def _name(self, sets: tuple[Bits, ...]) -> None:
+        names = [one.name for one in sets]
+        if names != self._named:
+            self._named = names
+            self._legend.clear()
+            for bars, name in zip(self._bars, names):
+                self._legend.addItem(bars, name)
+
+    def _draw_sets(self, sets: tuple[Bits, ...]) -> None:
+        self._axes(self.tr("Pictures"), self.tr("Bits per dimension (fewer is likelier)"))
         edges = bins([s.values for s in sets])
-        colours = theme.colours().series
         for i, one in enumerate(sets):
             heights, _ = np.histogram(one.values, edges)
             # Only as far as there are bars: a line along the axis would say nothing.
             some = np.flatnonzero(heights)
             part = slice(some[0], some[-1] + 1)
-            fill = QColor(colours[i % 2])
-            fill.setAlphaF(0.35 if i == 0 else 0.75)
-            pen = pg.mkPen(colours[i % 2], width=2, style=_LINES[i % 2])
-            self._plot.plot(
-                edges[part.start : part.stop + 1],
-                heights[part],
-                stepMode="center",
-                fillLevel=0,
-                fillBrush=QBrush(fill, _FILLS[i % 2]),
-                pen=pen,
-                name=one.name,
-            )
-            self._mean(one.values, float(heights.max(initial=1)), i)
+            self._bars[i].setData(edges[part.start : part.stop + 1], heights[part])
+            if len(one.values) > 1:
+                self._draw_mean(i, one.values, float(heights.max()))
         if self._border is not None:
-            pen = pg.mkPen(theme.colours().muted, width=1, style=Qt.PenStyle.DotLine)
-            self._plot.addItem(pg.InfiniteLine(self._border, pen=pen))
+            self._dotted.setValue(self._border)
 
-    def _mean(self, values: np.ndarray, top: float, lane: int) -> None:
+    def _draw_mean(self, lane: int, values: np.ndarray, top: float) -> None:
         """The mean of a set and its standard error, above its bars."""
-        import pyqtgraph as pg
-
-        if len(values) < 2:
-            return
         error = float(values.std(ddof=1)) / np.sqrt(len(values))
-        at = top * (1.06 + 0.07 * lane)
-        pen = pg.mkPen(theme.colours().series[lane % 2], width=2)
-        bar = pg.ErrorBarItem(
-            x=np.array([values.mean()]), y=np.array([at]), left=error, right=error, beam=0.04 * top
+        at = np.array([top * (1.06 + 0.07 * lane)])
+        self._means[lane].setData(
+            x=np.array([values.mean()]), y=at, left=error, right=error, beam=0.04 * top
         )
-        bar.setOpts(pen=pen)
-        self._plot.addItem(bar)
 
     def _draw_way(self) -> None:
-        import pyqtgraph as pg
-
-        self._plot.setLabel("bottom", self.tr("log-SNR: from the picture to noise"))
-        self._plot.setLabel("left", self.tr("Bits per dimension"))
+        self._axes(self.tr("Bits per dimension"), self.tr("log-SNR: from the picture to noise"))
         x, y, error = (np.array(v) for v in zip(*self._way))
-        pen = pg.mkPen(theme.colours().series[0], width=2)
         known = np.nan_to_num(error)
-        soft = QColor(theme.colours().series[0])
-        soft.setAlphaF(0.25)
-        low, high = pg.PlotDataItem(x, y - known), pg.PlotDataItem(x, y + known)
-        self._plot.addItem(pg.FillBetweenItem(low, high, brush=QBrush(soft)))
-        self._plot.plot(x, y, pen=pen)
-        end = {"x": x[-1:], "y": y[-1:], "height": 2 * known[-1:], "beam": 0.3}
-        bar = pg.ErrorBarItem(**end)
-        bar.setOpts(pen=pen)
-        self._plot.addItem(bar)
-        self._plot.plot(x[-1:], y[-1:], symbol="o", symbolSize=7, symbolBrush=pen.color())
+        self._low.setData(x, y - known)
+        self._high.setData(x, y + known)
+        self._curve.setData(x, y)
+        self._end.setData(
+            x=x[-1:], y=y[-1:], left=None, right=None, height=2 * known[-1:], beam=0.3
+        )
 
     def _colour(self) -> None:
+        import pyqtgraph as pg
+
         c = theme.colours()
         self._plot.setBackground(c.base)
         self._legend.setLabelTextColor(QColor(c.text))
+        self._named = None  # labels keep the colour that they were made in
         for side in ("left", "bottom"):
             axis = self._plot.getAxis(side)
             axis.setPen(QPen(QColor(c.edge)))
             axis.setTextPen(QColor(c.text))
+        for i, (bars, mean) in enumerate(zip(self._bars, self._means)):
+            fill = QColor(c.series[i])
+            fill.setAlphaF(0.35 if i == 0 else 0.75)
+            bars.setPen(pg.mkPen(c.series[i], width=2, style=_LINES[i]))
+            bars.setFillBrush(QBrush(fill, _FILLS[i]))
+            mean.setOpts(pen=pg.mkPen(c.series[i], width=2))
+        soft = QColor(c.series[0])
+        soft.setAlphaF(0.25)
+        pen = pg.mkPen(c.series[0], width=2)
+        self._band.setBrush(QBrush(soft))
+        self._curve.setPen(pen)
+        self._end.setOpts(pen=pen)
+        for line in (self._low, self._high):
+            line.setPen(None)
+        self._dotted.setPen(pg.mkPen(c.muted, width=1, style=Qt.PenStyle.DotLine))
 
 
 def bins(sets: list[np.ndarray]) -> np.ndarray:

@@ -1,0 +1,435 @@
+"""The cells of a grid as a table of pictures, with legends at the top and the left that stay in sight.
+
+A place is (column, row). Sizes are logical pixels; a zoom of 1 shows the whole table.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+from PySide6.QtCore import QEvent, QPoint, QPointF, QRectF, Qt, QTimer, Signal
+from PySide6.QtGui import (
+    QColor,
+    QFontMetricsF,
+    QHelpEvent,
+    QImage,
+    QKeyEvent,
+    QKeySequence,
+    QMouseEvent,
+    QPainter,
+    QPaintEvent,
+    QResizeEvent,
+    QWheelEvent,
+)
+from PySide6.QtWidgets import QAbstractScrollArea, QToolTip, QWidget
+
+from studio.diffusion import pictures
+from studio.ui import drawing, theme
+from studio.ui.keys import OwnKeys
+
+Place = tuple[int, int]
+
+_GAP = 8
+_EDGE = 10
+_LEAST, _MOST = 72.0, 1024.0  # the side of a cell
+_LARGEST_AT_FIRST = 288.0
+_NOTCH = math.sqrt(2.0)
+_WIDEST_LEGEND = 180.0
+
+
+@dataclass
+class CellShown:
+    """What is seen of a cell: `state` is "waiting", "making", "done" or "failed"."""
+
+    state: str = "waiting"
+    words: str = ""  # its cost, its place in the order, or why it failed
+    image: QImage = field(default_factory=QImage)
+
+
+class GridView(OwnKeys, QAbstractScrollArea):
+    """Arrows move from cell to cell, Enter asks for a cell to be made next; + and - zoom, Ctrl+0 shows
+    all. The wheel scrolls, with Ctrl it zooms.
+    """
+
+    chosen = Signal(int, int)  # column, row
+    wanted_next = Signal(int, int)
+
+    def __init__(self, parent: QWidget | None = None) -> None:
+        super().__init__(parent)
+        self.setObjectName("gridView")
+        self.setFocusPolicy(Qt.FocusPolicy.StrongFocus)
+        self.setFrameShape(QAbstractScrollArea.Shape.NoFrame)
+        self.viewport().setMouseTracking(True)
+        self.setMinimumSize(260, 200)
+        self._across: tuple[str, ...] = ()
+        self._down: tuple[str, ...] = ()
+        self._cells: dict[Place, CellShown] = {}
+        self._aspect = 1.0
+        self._zoom = 1.0
+        self.current: Place | None = None
+        self._empty = ("", "")
+        self._speech = QTimer(self, singleShot=True, interval=300)
+        self._speech.timeout.connect(self._tell)
+        self._tell()
+
+    # -- what is shown ------------------------------------------------------------------------------
+
+    def lay(self, across: tuple[str, ...], down: tuple[str, ...]) -> None:
+        """Begin a table with these legends, of cells that wait."""
+        self._across, self._down = across, down
+        places = [(column, row) for row in range(len(down)) for column in range(len(across))]
+        self._cells = {place: CellShown() for place in places}
+        self.current, self._zoom, self._aspect = None, 1.0, 1.0
+        self._arrange()
+        self._speech.start()
+
+    def clear(self, title: str, body: str) -> None:
+        """No table, but these words."""
+        self._empty = title, body
+        self.lay((), ())
+
+    @property
+    def places(self) -> tuple[Place, ...]:
+        return tuple(self._cells)
+
+    def cell(self, place: Place) -> CellShown:
+        """What is seen of a cell."""
+        return self._cells[place]
+
+    def show_cell(
+        self, place: Place, state: str, words: str = "", stack: np.ndarray | None = None
+    ) -> None:
+        """Show the state of a cell, and its pictures, uint8 (N, H, W, C), if there are new ones."""
+        cell = self._cells[place]
+        cell.state, cell.words = state, words
+        if stack is not None:
+            self.show_pictures(place, stack)
+        self._refresh(place)
+
+    def show_pictures(self, place: Place, stack: np.ndarray) -> None:
+        """Show other pictures in a cell, uint8 (N, H, W, C)."""
+        cell, sheet = self._cells[place], pictures.grid(stack)
+        cell.image = drawing.image_of(sheet)
+        aspect = sheet.shape[1] / sheet.shape[0]
+        if aspect != self._aspect and all(
+            c.image.isNull() or c is cell for c in self._cells.values()
+        ):
+            self._aspect = aspect
+            self._arrange()
+        self._refresh(place)
+
+    def choose(self, place: Place) -> None:
+        """Put the ring around a cell, bring it into view and say so."""
+        self.current = place
+        self._reveal(place)
+        self.viewport().update()
+        self._speech.start()
+        self.chosen.emit(*place)
+
+    def _refresh(self, place: Place) -> None:
+        self.viewport().update(self.rect_of(place).toAlignedRect().adjusted(-4, -4, 4, 4))
+        if place == self.current:
+            self._speech.start()
+
+    # -- geometry -----------------------------------------------------------------------------------
+
+    @property
+    def zoom(self) -> float:
+        return self._zoom
+
+    def zoom_by(self, factor: float, at: QPointF | None = None) -> None:
+        """Zoom around a point of the view, its middle if None; not below the whole table."""
+        if not self._cells:
+            return
+        spot = at if at is not None else QRectF(self.viewport().rect()).center()
+        left, top = self._margins()
+        before = self._pitch()
+        bars = self.horizontalScrollBar(), self.verticalScrollBar()
+        grasped = [
+            (point - edge + bar.value()) / pitch
+            for point, edge, bar, pitch in zip((spot.x(), spot.y()), (left, top), bars, before)
+        ]
+        most = _MOST / self._fit()
+        self._zoom = min(max(self._zoom * factor, 1.0), max(1.0, most))
+        self._arrange()
+        for share, point, edge, bar, pitch in zip(
+            grasped, (spot.x(), spot.y()), (left, top), bars, self._pitch()
+        ):
+            bar.setValue(round(share * pitch - point + edge))
+
+    def zoom_to_fit(self) -> None:
+        """Show the whole table, as far as its cells stay large enough to see."""
+        self._zoom = 1.0
+        self._arrange()
+
+    def rect_of(self, place: Place) -> QRectF:
+        """Where a cell is in the viewport, its words below its picture included."""
+        left, top = self._margins()
+        width, height = self._pitch()
+        x = left + place[0] * width - self.horizontalScrollBar().value()
+        y = top + place[1] * height - self.verticalScrollBar().value()
+        return QRectF(round(x), round(y), round(width - _GAP), round(height - _GAP))
+
+    def place_at(self, point: QPointF) -> Place | None:
+        """The cell under a point of the viewport; None on the legends and between cells."""
+        left, top = self._margins()
+        if point.x() < left or point.y() < top:
+            return None
+        width, height = self._pitch()
+        column = int((point.x() - left + self.horizontalScrollBar().value()) // width)
+        row = int((point.y() - top + self.verticalScrollBar().value()) // height)
+        place = column, row
+        inside = place in self._cells and self.rect_of(place).contains(point)
+        return place if inside else None
+
+    def _margins(self) -> tuple[float, float]:
+        """Width of the legend at the left and height of the one at the top."""
+        metrics = QFontMetricsF(theme.font(self.font()))
+        widest = max((metrics.horizontalAdvance(text) for text in self._down), default=0.0)
+        left = min(widest, _WIDEST_LEGEND) + 2 * _EDGE if widest else _EDGE
+        return math.ceil(left), math.ceil(metrics.height() + 14) if any(self._across) else _EDGE
+
+    def _line(self) -> float:
+        """Height of the words under a picture."""
+        return math.ceil(QFontMetricsF(theme.font(self.font(), 0.85)).height()) + 4
+
+    def _fit(self) -> float:
+        """The height of a picture at which the whole table is seen, if that is large enough."""
+        left, top = self._margins()
+        width = (self.viewport().width() - left - _EDGE) / max(1, len(self._across)) - _GAP
+        height = (self.viewport().height() - top - _EDGE) / max(1, len(self._down)) - _GAP
+        return min(max(min(width / self._aspect, height - self._line()), _LEAST), _LARGEST_AT_FIRST)
+
+    def _pitch(self) -> tuple[float, float]:
+        height = self._fit() * self._zoom
+        return round(height * self._aspect) + _GAP, round(height) + self._line() + _GAP
+
+    def _arrange(self) -> None:
+        left, top = self._margins()
+        width, height = self._pitch()
+        for bar, whole, room in (
+            (
+                self.horizontalScrollBar(),
+                left + len(self._across) * width + _EDGE,
+                self.viewport().width(),
+            ),
+            (
+                self.verticalScrollBar(),
+                top + len(self._down) * height + _EDGE,
+                self.viewport().height(),
+            ),
+        ):
+            bar.setRange(0, max(0, round(whole - room)) if self._cells else 0)
+            bar.setPageStep(max(1, room))
+            bar.setSingleStep(24)
+        self.viewport().update()
+
+    def _reveal(self, place: Place) -> None:
+        left, top = self._margins()
+        box, view = self.rect_of(place), QRectF(self.viewport().rect()).adjusted(left, top, 0, 0)
+        for bar, low, high, start, end in (
+            (self.horizontalScrollBar(), box.left(), box.right(), view.left(), view.right()),
+            (self.verticalScrollBar(), box.top(), box.bottom(), view.top(), view.bottom()),
+        ):
+            moved = min(0.0, low - start) or max(0.0, high + _GAP - end)
+            bar.setValue(bar.value() + round(moved))
+
+    # -- a person -----------------------------------------------------------------------------------
+
+    def _command(self, event: QKeyEvent) -> Callable[[], Any] | None:
+        """What a key does here, or None if it is somebody else's."""
+        if not self._cells:
+            return None
+        key, mods = event.key(), event.modifiers() & ~Qt.KeyboardModifier.KeypadModifier
+        if mods == Qt.KeyboardModifier.ControlModifier and key == Qt.Key.Key_0:
+            return self.zoom_to_fit
+        larger = event.matches(QKeySequence.StandardKey.ZoomIn)
+        if larger or key in (Qt.Key.Key_Plus, Qt.Key.Key_Equal):
+            return lambda: self.zoom_by(_NOTCH)
+        if event.matches(QKeySequence.StandardKey.ZoomOut) or key == Qt.Key.Key_Minus:
+            return lambda: self.zoom_by(1 / _NOTCH)
+        if mods != Qt.KeyboardModifier.NoModifier:
+            return None
+        if key in (Qt.Key.Key_Return, Qt.Key.Key_Enter):
+            place = self.current
+            return None if place is None else lambda: self.wanted_next.emit(*place)
+        moves = {
+            Qt.Key.Key_Left: (-1, 0),
+            Qt.Key.Key_Right: (1, 0),
+            Qt.Key.Key_Up: (0, -1),
+            Qt.Key.Key_Down: (0, 1),
+            Qt.Key.Key_Home: (-len(self._across), -len(self._down)),
+            Qt.Key.Key_End: (len(self._across), len(self._down)),
+        }
+        move = moves.get(Qt.Key(key))
+        return None if move is None else lambda: self._walk(*move)
+
+    def _walk(self, across: int, down: int) -> None:
+        if self.current is None:
+            self.choose((0, 0))
+            return
+        column = min(max(self.current[0] + across, 0), len(self._across) - 1)
+        row = min(max(self.current[1] + down, 0), len(self._down) - 1)
+        if (column, row) != self.current:
+            self.choose((column, row))
+
+    def mousePressEvent(self, event: QMouseEvent) -> None:
+        place = self.place_at(event.position())
+        if event.button() == Qt.MouseButton.LeftButton and place is not None:
+            self.choose(place)
+
+    def mouseDoubleClickEvent(self, event: QMouseEvent) -> None:
+        place = self.place_at(event.position())
+        if event.button() == Qt.MouseButton.LeftButton and place is not None:
+            self.wanted_next.emit(*place)
+
+    def wheelEvent(self, event: QWheelEvent) -> None:
+        turned = event.angleDelta().y()
+        if event.modifiers() & Qt.KeyboardModifier.ControlModifier and turned:
+            self.zoom_by(_NOTCH ** (turned / 120), event.position())
+            event.accept()
+        else:
+            super().wheelEvent(event)
+
+    def viewportEvent(self, event: QEvent) -> bool:
+        if isinstance(event, QHelpEvent):
+            place = self.place_at(QPointF(event.pos()))
+            text = "" if place is None else self._words(place)
+            QToolTip.showText(event.globalPos(), text, self.viewport())
+            return True
+        return super().viewportEvent(event)
+
+    def resizeEvent(self, event: QResizeEvent) -> None:
+        super().resizeEvent(event)
+        self._arrange()
+
+    def scrollContentsBy(self, dx: int, dy: int) -> None:
+        # Not scrolled as they are: the legends stay.
+        self.viewport().update()
+
+    def changeEvent(self, event: QEvent) -> None:
+        if event.type() in (QEvent.Type.PaletteChange, QEvent.Type.FontChange):
+            self.viewport().update()
+        super().changeEvent(event)
+
+    # -- painting -----------------------------------------------------------------------------------
+
+    def paintEvent(self, event: QPaintEvent) -> None:
+        painter = QPainter(self.viewport())
+        c = theme.colours()
+        painter.fillRect(event.rect(), QColor(c.stage))
+        if self._cells:
+            left, top = self._margins()
+            painter.save()
+            painter.setClipRect(QRectF(self.viewport().rect()).adjusted(left - 4, top - 4, 0, 0))
+            for place, cell in self._cells.items():
+                box = self.rect_of(place)
+                if box.toAlignedRect().adjusted(-4, -4, 4, 4).intersects(event.rect()):
+                    self._paint_cell(painter, box, cell, place == self.current)
+            painter.restore()
+            self._paint_legends(painter)
+        else:
+            rect = self.viewport().rect()
+            drawing.empty_state(painter, rect, self.font(), *self._empty, illustrated=True)
+        if self.hasFocus() and self.current is None:
+            inner = QRectF(self.viewport().rect()).adjusted(3, 3, -3, -3)
+            drawing.frame(painter, inner, c.accent, 1.5, -1.5, 5)
+        painter.end()
+
+    def _paint_cell(self, painter: QPainter, box: QRectF, cell: CellShown, ringed: bool) -> None:
+        c, small = theme.colours(), theme.font(self.font(), 0.85)
+        tile = box.adjusted(0, 0, 0, -self._line())
+        painter.setPen(Qt.PenStyle.NoPen)
+        painter.setBrush(QColor(c.danger_soft if cell.state == "failed" else c.window))
+        painter.drawRoundedRect(tile, 4, 4)
+        if not cell.image.isNull():
+            where = _draw(painter, tile, cell.image)
+            drawing.frame(painter, where, c.line, 1, 0, 2)
+        else:
+            drawing.frame(painter, tile, c.line, 1, -1, 4)
+        ink = {"failed": c.danger, "making": c.text}.get(cell.state, c.muted)
+        painter.setPen(QColor(ink))
+        painter.setFont(small)
+        if cell.image.isNull():
+            flags = int(Qt.AlignmentFlag.AlignCenter | Qt.TextFlag.TextWordWrap)
+            painter.save()
+            painter.setClipRect(tile, Qt.ClipOperation.IntersectClip)
+            painter.drawText(tile.adjusted(6, 4, -6, -4), flags, cell.words)
+            painter.restore()
+        else:
+            words = QRectF(box.left(), tile.bottom() + 2, box.width(), self._line() - 2)
+            elide = Qt.TextElideMode.ElideRight
+            text = QFontMetricsF(small).elidedText(cell.words, elide, words.width())
+            painter.drawText(words, Qt.AlignmentFlag.AlignCenter, text)
+        if ringed:
+            colour = c.accent if self.hasFocus() else c.muted
+            drawing.frame(painter, tile, colour, 2, 0.5, 5)
+        elif cell.state == "making":
+            drawing.frame(painter, tile, c.accent, 1, 0.5, 5)
+
+    def _paint_legends(self, painter: QPainter) -> None:
+        c, plain = theme.colours(), theme.font(self.font())
+        left, top = self._margins()
+        view, metrics = QRectF(self.viewport().rect()), QFontMetricsF(plain)
+        elide = Qt.TextElideMode.ElideMiddle
+        painter.setFont(plain)
+        painter.fillRect(QRectF(0, 0, view.width(), top - 4), QColor(c.stage))
+        painter.fillRect(QRectF(0, 0, left - 4, view.height()), QColor(c.stage))
+        painter.setPen(QColor(c.text))
+        painter.save()
+        painter.setClipRect(QRectF(left - 4, 0, view.width(), top))
+        for column, text in enumerate(self._across):
+            box = self.rect_of((column, 0))
+            words = metrics.elidedText(text, elide, box.width() + _GAP - 4)
+            room = QRectF(box.left() - _GAP / 2, 0, box.width() + _GAP, top)
+            painter.drawText(room, Qt.AlignmentFlag.AlignCenter, words)
+        painter.restore()
+        painter.setClipRect(QRectF(0, top - 4, left, view.height()))
+        for row, text in enumerate(self._down):
+            box = self.rect_of((0, row)).adjusted(0, 0, 0, -self._line())
+            words = metrics.elidedText(text, elide, left - 2 * _EDGE + 1)
+            room = QRectF(_EDGE, box.top(), left - 2 * _EDGE + 2, box.height())
+            painter.drawText(room, Qt.AlignmentFlag.AlignVCenter, words)
+        painter.setClipping(False)
+
+    # -- for those who listen -----------------------------------------------------------------------
+
+    def _words(self, place: Place) -> str:
+        """All that is known of a cell."""
+        cell = self._cells[place]
+        legend = (self._across[place[0]], self._down[place[1]])
+        return "\n".join(text for text in (*legend, cell.words) if text)
+
+    def _tell(self) -> None:
+        """Tell screen readers what is shown; at most a few times a second."""
+        if not self._cells:
+            self.setAccessibleName(self._empty[0] or self.tr("Grid"))
+            self.setAccessibleDescription(self._empty[1])
+            return
+        count = self.tr("Grid of {columns} by {rows} cells").format(
+            columns=len(self._across), rows=len(self._down)
+        )
+        self.setAccessibleName(count)
+        told = "" if self.current is None else self._words(self.current).replace("\n", ", ")
+        self.setAccessibleDescription(told)
+
+    def global_of(self, place: Place) -> QPoint:
+        """The middle of a cell on the screen."""
+        return self.viewport().mapToGlobal(self.rect_of(place).center().toPoint())
+
+
+def _draw(painter: QPainter, box: QRectF, image: QImage) -> QRectF:
+    """Draw an image whole and centred in `box`, its pixels as they are when they are large; where it
+    went."""
+    ratio = painter.device().devicePixelRatio()
+    scale = min(box.width() / image.width(), box.height() / image.height())
+    width, height = round(image.width() * scale), round(image.height() * scale)
+    corner = box.center() - QPointF(width / 2, height / 2)
+    where = QRectF(round(corner.x()), round(corner.y()), width, height)
+    painter.setRenderHint(QPainter.RenderHint.SmoothPixmapTransform, scale * ratio < drawing.CRISP)
+    painter.drawImage(where, image)
+    return where
