@@ -25,6 +25,9 @@ class Settings:
     )
     rate: float = option(30.0, label="Pictures a second", range=(1, 60), help="Of the live view.")
     model: str = option("critters-32", label="Model")
+    history_bytes: int = option(
+        2 * 10**9, label="History", range=(10**6, 10**13), help="Bytes that it may take on disk."
+    )
     recipe: dict[str, Any] = option(dict)  # the last job, offered back after a crash
     started: bool = False  # whether the studio has run before
     clean: bool = True  # whether it was closed in order

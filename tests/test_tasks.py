@@ -251,7 +251,7 @@ def test_every_task_goes_with_every_method(task):
     [
         (Inpaint(method=Pseudoinverse(weight=11)), "Weight must be from 0 to 10"),
         (Inpaint(method=Posterior(weight=-1)), "Weight must be from 0 to 10"),
-        (Inpaint(method=Posterior(rate=0)), "ζ must be from"),
+        (Inpaint(method=Posterior(rate=0)), "Step .ζ. must be from"),
         (Inpaint(method=TimeTravel(jump=1)), "Steps back must be from 2"),
         (Inpaint(hints=1.5), "Colour hints must be from 0 to 1"),
         (Sketch(strength=math.nan), "finite"),

@@ -142,7 +142,7 @@ class Posterior(Method):
     title: ClassVar[str] = "Posterior sampling"
     weight: float = option(1.0, label="Weight", range=(0, 10), help="1 is as published.")
     rate: float = option(
-        0.5, label="ζ", range=(0.01, 5), help="Length of a move in a run of 1,000 steps."
+        0.5, label="Step (ζ)", range=(0.01, 5), help="Length of a move in a run of 1,000 steps."
     )
 
     def condition(self, operator: Linear, picture: Tensor, half: float) -> Condition:
@@ -221,7 +221,7 @@ class Sketch(Task):
 
     title: ClassVar[str] = "Sketch to picture"
     strength: float = option(
-        0.7,
+        0.6,
         label="Change",
         range=(0.02, 1),
         help="How far it may go from the sketch: the noise that it starts from.",

@@ -269,23 +269,26 @@ class _Run:
         steps = sampler.run(score, noise, now, start, begin)
         cw, ch = self.fitted.content
         run = Watched(self.context, score, steps, self.watch, size=(ch, cw))
-        yield Begun(run.trajectory)
+        # A message may come with any event: none of them may be lost.
+        messages = [(yield Begun(run.trajectory))]
         again = sampler, start, begin
         while (event := run.next()) is not None:
-            message = yield event
+            messages.append((yield event))
             if isinstance(event, Picture) and (shares := self.meter.read()):
-                yield Shares(shares)
-            if isinstance(message, Repaint):
-                self._change_to(message)
-                now.now = self._of(part)
-            elif run.step is None or run.step.finished:
-                continue
-            elif isinstance(message, Touch):
-                touched = self._touched(run.step, message.paint, noise)
-                run.change(again[0].run(score, noise, now, again[1], again[2], touched))
-            elif isinstance(message, FinishWith):
-                again = message.sampler, run.step.x, run.step.t
-                run.continue_with(message.sampler, noise, now)
+                messages.append((yield Shares(shares)))
+            for message in messages:
+                if isinstance(message, Repaint):
+                    self._change_to(message)
+                    now.now = self._of(part)
+                elif run.step is None or run.step.finished:
+                    continue
+                elif isinstance(message, Touch):
+                    run.step = self._touched(run.step, message.paint, noise)
+                    run.change(again[0].run(score, noise, now, again[1], again[2], run.step))
+                elif isinstance(message, FinishWith):
+                    again = message.sampler, run.step.x, run.step.t
+                    run.continue_with(message.sampler, noise, now)
+            messages.clear()
         assert run.step is not None
         return pictures.to_pictures(run.step.x, score.value_range)
 

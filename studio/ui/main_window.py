@@ -47,6 +47,7 @@ if TYPE_CHECKING:
 
 LAYOUT_VERSION = 1
 PROJECT = ".studio"  # what the canvas saves
+RUNS = (".traj", ".replay")  # what the sample mode saves of a run
 
 
 class MainWindow(QMainWindow):
@@ -110,6 +111,8 @@ class MainWindow(QMainWindow):
         tab.status.connect(self.tell)
         tab.bug.connect(self.crashed)
         tab.leave.connect(self.turn_to)
+        if name == "sample":
+            tab.race_requested.connect(self._race)  # type: ignore[attr-defined]
         place, chosen = self.modes.indexOf(blank), self.modes.currentWidget() is blank
         text, tip = self.modes.tabText(place), self.modes.tabToolTip(place)
         with QSignalBlocker(self.modes):
@@ -303,6 +306,8 @@ class MainWindow(QMainWindow):
             (".", self.tr("One step")),
             ("F", self.tr("Finish quickly from here")),
             ("X", self.tr("Next view")),
+            ("B L", self.tr("On a run: branch at the playhead on another seed; play what is kept")),
+            ("Q", self.tr("Add the recipe to the queue; Ctrl+Shift+Enter: before all that wait")),
             ("R", self.tr("New seed")),
             ("← →", self.tr("On the timeline: to the frame before, after")),
             ("Home End", self.tr("On the timeline: to the noise, to the live head")),
@@ -346,6 +351,15 @@ class MainWindow(QMainWindow):
         box.setAttribute(Qt.WidgetAttribute.WA_DeleteOnClose)
         box.open()
 
+    def _race(self, recipe: dict[str, Any]) -> None:
+        """Set up a race of kept results."""
+        tab = self.turn_to("compare")
+        try:
+            tab.open_recipe(recipe)
+            self.tell(self.tr("Lanes set from the history; Run starts them from one shared noise"))
+        except StudioError as error:
+            tab.errors.show_error(error)
+
     # -- recipes ------------------------------------------------------------------------------------
 
     def dragEnterEvent(self, event: QDragEnterEvent) -> None:
@@ -370,6 +384,8 @@ class MainWindow(QMainWindow):
             models.add_path(path)
         elif path.suffix.lower() == PROJECT:
             self.turn_to("canvas").open_path(path)
+        elif path.suffix.lower() in RUNS:
+            self.turn_to("sample").open_path(path)
         elif not (isinstance(tab, Tab) and tab.open_path(path)):
             self.open_file(path)
 
@@ -380,8 +396,11 @@ class MainWindow(QMainWindow):
             self._open_png()
 
     def _open_png(self) -> None:
-        path, _ = QFileDialog.getOpenFileName(self, self.tr("Open a PNG"), "", "PNG (*.png)")
-        if path:
+        kinds = self.tr("Pictures and runs (*.png *.traj *.replay)")
+        path, _ = QFileDialog.getOpenFileName(self, self.tr("Open"), "", kinds)
+        if path and Path(path).suffix.lower() in RUNS:
+            self.open_path(Path(path))
+        elif path:
             self.open_file(Path(path))
 
     def open_file(self, path: Path) -> None:
@@ -396,7 +415,7 @@ class MainWindow(QMainWindow):
             if recipe is None:
                 self.turn_to("canvas").open_path(path)
                 return
-            modes = {"paint": "canvas", "race": "compare"}
+            modes = {"paint": "canvas", "race": "compare", "grid": "compare"}
             tab = self.page(modes.get(str(recipe.get("kind")), "sample"))
             lines = tab.changes(recipe)
             if not lines:
@@ -487,8 +506,10 @@ class MainWindow(QMainWindow):
         self._device_timer.stop()
         self._save_layout()
         self.hide()
+        self.session.queue.close()
         for tab in self.tabs.values():
             tab.closing()
+        await self.tabs["sample"].history.close_up()  # type: ignore[attr-defined]
         runners = [runner for tab in self.tabs.values() for runner in tab.runners()]
         runners += self.device_menu.runners()
         if self.checks is not None:

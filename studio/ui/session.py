@@ -1,29 +1,44 @@
-"""What all modes share: the engine, the shelf, the settings and the model that is chosen."""
+"""What all modes share: the engine, the shelf, the settings, the model that is chosen, the history of
+results and the queue of runs.
+"""
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 from PySide6.QtCore import QObject, Signal
 
 from studio import spec
 from studio.engine.engine import Engine
+from studio.engine.history import History
+from studio.engine.queue import Queue, Waiting
 from studio.errors import SaveError
+from studio.paths import user_dir
 from studio.settings import Settings
 from studio.weights.shelf import Entry, Shelf
 
 
 class Session(QObject):
-    """One for each window. Emits `model_changed` with an Entry or None."""
+    """One for each window. Emits `model_changed` with an Entry or None, and what any mode `made` that
+    the history should keep: a Finished and its kind.
+
+    `run_waiting` starts what the queue hands out; the mode that can run it puts itself there.
+    """
 
     model_changed = Signal(object)
     shelf_changed = Signal()
     settings_changed = Signal(object)
+    made = Signal(object, str)
 
     def __init__(self, engine: Engine, shelf: Shelf, settings: Settings) -> None:
         super().__init__()
         self.engine, self.shelf, self.settings = engine, shelf, settings
         self.model: Entry | None = None
+        # It opens its files when it is first asked for something, in the I/O lane.
+        self.history = History(user_dir() / "history", settings.history_bytes)
+        self.run_waiting: Callable[[Waiting], None] = lambda entry: self.queue.ended(entry.id)
+        self.queue = Queue(user_dir() / "queue.json", lambda entry: self.run_waiting(entry))
         engine.choose(settings.device, settings.dtype)
         self.choose_model(settings.model)
 

@@ -94,7 +94,7 @@ def test_run_shows_pictures_and_keeps_them(with_window: Any) -> None:
         assert tab.run_button.text() == "Stop"
         await until(lambda: not tab.runner.busy)
         assert tab.view.count == 16
-        assert len(tab.gallery.keys()) == 1
+        await until(lambda: len(tab.history.tiles.items) == 1)
         assert tab.run_button.text() == "Run"
         assert tab.run_button.isEnabled()
         assert "network calls" in window.status.text()
@@ -161,7 +161,7 @@ def test_finish_brings_a_long_run_to_its_end(with_window: Any) -> None:
         await begun(tab)
         part(tab, QToolButton, "finish").click()
         await until(lambda: not tab.runner.busy)
-        assert len(tab.gallery.keys()) == 1
+        await until(lambda: len(tab.history.tiles.items) == 1)
         assert tab.view_finished
 
     with_window(work)
@@ -202,7 +202,8 @@ def test_the_recipe_of_a_saved_picture_comes_back_when_it_is_dropped(
         tab = sample(window)
         tab.panel.seed.set_value(77)
         await one_run(tab)
-        result = next(iter(tab._results.values()))
+        result = tab.result
+        assert result is not None
         path = tmp_path / "kept.png"
         recipes.write_png(path, result.pictures[0], result.recipe)
         tab.panel.seed.set_value(5)
@@ -226,7 +227,7 @@ def test_results_are_saved_where_a_person_says(
 ) -> None:
     path = tmp_path / name
     monkeypatch.setattr(
-        "studio.ui.tabs.sample.QFileDialog.getSaveFileName", lambda *_: (str(path), "")
+        "studio.ui.keeping.QFileDialog.getSaveFileName", lambda *_: (str(path), "")
     )
 
     async def work(window: MainWindow) -> None:
@@ -245,7 +246,7 @@ def test_a_folder_that_cannot_be_written_is_said_beside_the_button(
     (tmp_path / "file").write_text("in the way")
     path = tmp_path / "file" / "a.png"
     monkeypatch.setattr(
-        "studio.ui.tabs.sample.QFileDialog.getSaveFileName", lambda *_: (str(path), "")
+        "studio.ui.keeping.QFileDialog.getSaveFileName", lambda *_: (str(path), "")
     )
 
     async def work(window: MainWindow) -> None:
@@ -285,7 +286,7 @@ def test_an_error_stands_beside_the_button_and_run_works_again(with_window: Any)
         tab.panel.classes.setCurrentIndex(0)
         await one_run(tab)
         assert tab.errors.text == ""
-        assert len(tab.gallery.keys()) == 1
+        await until(lambda: len(tab.history.tiles.items) == 1)
 
     with_window(work)
 

@@ -25,7 +25,9 @@ from studio.ui.runner import Runner, spawn
 from studio.ui.session import Session
 
 _IDLE = 250  # milliseconds between looks at what there is to tidy or to keep
-_EVERY = 20.0  # seconds between copies for recovery: half a minute is lost at most, writing included
+_EVERY = (
+    20.0  # seconds between copies for recovery: half a minute is lost at most, writing included
+)
 
 
 class CanvasFiles(QObject):

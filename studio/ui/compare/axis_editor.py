@@ -14,10 +14,11 @@ from studio.errors import SpecError
 @dataclass(frozen=True)
 class Offer:
     """Values that make sense for a setting: what is filled in at first, and all that are known if only
-    those may be."""
+    those may be; or why there is none."""
 
     values: tuple[str, ...]
     known: tuple[str, ...] = ()
+    why_not: str = ""
 
 
 class AxisEditor(QWidget):
@@ -78,16 +79,18 @@ class AxisEditor(QWidget):
         name: str = self.setting.currentData()
         if not name:
             return Axis()
+        offer = self._offers.get(name, Offer(()))
+        if offer.why_not:
+            raise SpecError(offer.why_not)
         values = tuple(v.strip() for v in self.values.text().split(",") if v.strip())
         if not values:
             raise SpecError(self.tr("Give at least one value."))
         for i, value in enumerate(values):
             if value in values[:i]:
                 raise SpecError(self.tr("“{value}” is there twice.").format(value=value))
-        known = self._offers[name].known if name in self._offers else ()
         for value in values:
-            if known and value not in known:
-                some = ", ".join(known[:12]) + (", …" if known[12:] else "")
+            if offer.known and value not in offer.known:
+                some = ", ".join(offer.known[:12]) + (", …" if offer.known[12:] else "")
                 raise SpecError(
                     self.tr("There is no “{value}”.").format(value=value),
                     self.tr("Known: {names}.").format(names=some),

@@ -11,9 +11,10 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
-from PySide6.QtCore import QEvent, QPoint, QPointF, QRectF, Qt, QTimer, Signal
+from PySide6.QtCore import QEvent, QPointF, QRect, QRectF, Qt, QTimer, Signal
 from PySide6.QtGui import (
     QColor,
+    QFocusEvent,
     QFontMetricsF,
     QHelpEvent,
     QImage,
@@ -50,6 +51,20 @@ class CellShown:
     image: QImage = field(default_factory=QImage)
 
 
+@dataclass(frozen=True)
+class _Layout:
+    """Where things are when nothing is scrolled: the legend's width, the corner of the first cell, from
+    one cell to the next, and the height of a cell's words and of its picture at a zoom of 1."""
+
+    legend: float = 0.0
+    left: float = 0.0
+    top: float = 0.0
+    width: float = 1.0
+    height: float = 1.0
+    line: float = 0.0
+    fit: float = _LEAST
+
+
 class GridView(OwnKeys, QAbstractScrollArea):
     """Arrows move from cell to cell, Enter asks for a cell to be made next; + and - zoom, Ctrl+0 shows
     all. The wheel scrolls, with Ctrl it zooms.
@@ -70,6 +85,7 @@ class GridView(OwnKeys, QAbstractScrollArea):
         self._cells: dict[Place, CellShown] = {}
         self._aspect = 1.0
         self._zoom = 1.0
+        self._layout = _Layout()
         self.current: Place | None = None
         self._empty = ("", "")
         self._speech = QTimer(self, singleShot=True, interval=300)
@@ -122,6 +138,11 @@ class GridView(OwnKeys, QAbstractScrollArea):
             self._arrange()
         self._refresh(place)
 
+    def empty(self, place: Place) -> None:
+        """Show no picture in a cell, but its words."""
+        self._cells[place].image = QImage()
+        self._refresh(place)
+
     def choose(self, place: Place) -> None:
         """Put the ring around a cell, bring it into view and say so."""
         self.current = place
@@ -146,20 +167,20 @@ class GridView(OwnKeys, QAbstractScrollArea):
         if not self._cells:
             return
         spot = at if at is not None else QRectF(self.viewport().rect()).center()
-        left, top = self._margins()
-        before = self._pitch()
         bars = self.horizontalScrollBar(), self.verticalScrollBar()
+        points, at_first = (spot.x(), spot.y()), self._layout
+        starts, pitches = (at_first.left, at_first.top), (at_first.width, at_first.height)
         grasped = [
-            (point - edge + bar.value()) / pitch
-            for point, edge, bar, pitch in zip((spot.x(), spot.y()), (left, top), bars, before)
+            (point - start + bar.value()) / pitch
+            for point, start, bar, pitch in zip(points, starts, bars, pitches)
         ]
-        most = _MOST / self._fit()
-        self._zoom = min(max(self._zoom * factor, 1.0), max(1.0, most))
+        most = max(1.0, _MOST / at_first.fit)
+        self._zoom = min(max(self._zoom * factor, 1.0), most)
         self._arrange()
-        for share, point, edge, bar, pitch in zip(
-            grasped, (spot.x(), spot.y()), (left, top), bars, self._pitch()
-        ):
-            bar.setValue(round(share * pitch - point + edge))
+        now = self._layout
+        starts, pitches = (now.left, now.top), (now.width, now.height)
+        for share, point, start, bar, pitch in zip(grasped, points, starts, bars, pitches):
+            bar.setValue(round(share * pitch - point + start))
 
     def zoom_to_fit(self) -> None:
         """Show the whole table, as far as its cells stay large enough to see."""
@@ -168,60 +189,46 @@ class GridView(OwnKeys, QAbstractScrollArea):
 
     def rect_of(self, place: Place) -> QRectF:
         """Where a cell is in the viewport, its words below its picture included."""
-        left, top = self._margins()
-        width, height = self._pitch()
-        x = left + place[0] * width - self.horizontalScrollBar().value()
-        y = top + place[1] * height - self.verticalScrollBar().value()
-        return QRectF(round(x), round(y), round(width - _GAP), round(height - _GAP))
+        at = self._layout
+        x = at.left + place[0] * at.width - self.horizontalScrollBar().value()
+        y = at.top + place[1] * at.height - self.verticalScrollBar().value()
+        return QRectF(round(x), round(y), round(at.width - _GAP), round(at.height - _GAP))
 
     def place_at(self, point: QPointF) -> Place | None:
         """The cell under a point of the viewport; None on the legends and between cells."""
-        left, top = self._margins()
-        if point.x() < left or point.y() < top:
+        at = self._layout
+        if point.x() < at.left or point.y() < at.top:
             return None
-        width, height = self._pitch()
-        column = int((point.x() - left + self.horizontalScrollBar().value()) // width)
-        row = int((point.y() - top + self.verticalScrollBar().value()) // height)
+        column = int((point.x() - at.left + self.horizontalScrollBar().value()) // at.width)
+        row = int((point.y() - at.top + self.verticalScrollBar().value()) // at.height)
         place = column, row
         inside = place in self._cells and self.rect_of(place).contains(point)
         return place if inside else None
 
-    def _margins(self) -> tuple[float, float]:
-        """Width of the legend at the left and height of the one at the top."""
+    def _measure(self) -> _Layout:
+        """The layout for the size of the view and the zoom; a table with room to spare is centred."""
         metrics = QFontMetricsF(theme.font(self.font()))
         widest = max((metrics.horizontalAdvance(text) for text in self._down), default=0.0)
-        left = min(widest, _WIDEST_LEGEND) + 2 * _EDGE if widest else _EDGE
-        return math.ceil(left), math.ceil(metrics.height() + 14) if any(self._across) else _EDGE
-
-    def _line(self) -> float:
-        """Height of the words under a picture."""
-        return math.ceil(QFontMetricsF(theme.font(self.font(), 0.85)).height()) + 4
-
-    def _fit(self) -> float:
-        """The height of a picture at which the whole table is seen, if that is large enough."""
-        left, top = self._margins()
-        width = (self.viewport().width() - left - _EDGE) / max(1, len(self._across)) - _GAP
-        height = (self.viewport().height() - top - _EDGE) / max(1, len(self._down)) - _GAP
-        return min(max(min(width / self._aspect, height - self._line()), _LEAST), _LARGEST_AT_FIRST)
-
-    def _pitch(self) -> tuple[float, float]:
-        height = self._fit() * self._zoom
-        return round(height * self._aspect) + _GAP, round(height) + self._line() + _GAP
+        legend = math.ceil(min(widest, _WIDEST_LEGEND) + 2 * _EDGE) if widest else _EDGE
+        top = math.ceil(metrics.height() + 14) if any(self._across) else _EDGE
+        line = math.ceil(QFontMetricsF(theme.font(self.font(), 0.85)).height()) + 4
+        columns, rows = max(1, len(self._across)), max(1, len(self._down))
+        view = self.viewport()
+        wide = (view.width() - legend - _EDGE) / columns - _GAP
+        high = (view.height() - top - _EDGE) / rows - _GAP - line
+        fit = min(max(min(wide / self._aspect, high), _LEAST), _LARGEST_AT_FIRST)
+        width = round(fit * self._zoom * self._aspect) + _GAP
+        height = round(fit * self._zoom) + line + _GAP
+        spare = max(0, view.width() - legend - columns * width - _EDGE)
+        return _Layout(legend, legend + round(spare / 2), top, width, height, line, fit)
 
     def _arrange(self) -> None:
-        left, top = self._margins()
-        width, height = self._pitch()
+        at = self._layout = self._measure()
+        wide = at.legend + len(self._across) * at.width + _EDGE
+        high = at.top + len(self._down) * at.height + _EDGE
         for bar, whole, room in (
-            (
-                self.horizontalScrollBar(),
-                left + len(self._across) * width + _EDGE,
-                self.viewport().width(),
-            ),
-            (
-                self.verticalScrollBar(),
-                top + len(self._down) * height + _EDGE,
-                self.viewport().height(),
-            ),
+            (self.horizontalScrollBar(), wide, self.viewport().width()),
+            (self.verticalScrollBar(), high, self.viewport().height()),
         ):
             bar.setRange(0, max(0, round(whole - room)) if self._cells else 0)
             bar.setPageStep(max(1, room))
@@ -229,8 +236,8 @@ class GridView(OwnKeys, QAbstractScrollArea):
         self.viewport().update()
 
     def _reveal(self, place: Place) -> None:
-        left, top = self._margins()
-        box, view = self.rect_of(place), QRectF(self.viewport().rect()).adjusted(left, top, 0, 0)
+        at, box = self._layout, self.rect_of(place)
+        view = QRectF(self.viewport().rect()).adjusted(at.left, at.top, 0, 0)
         for bar, low, high, start, end in (
             (self.horizontalScrollBar(), box.left(), box.right(), view.left(), view.right()),
             (self.verticalScrollBar(), box.top(), box.bottom(), view.top(), view.bottom()),
@@ -311,9 +318,15 @@ class GridView(OwnKeys, QAbstractScrollArea):
         # Not scrolled as they are: the legends stay.
         self.viewport().update()
 
+    def focusInEvent(self, event: QFocusEvent) -> None:
+        self.viewport().update()
+
+    def focusOutEvent(self, event: QFocusEvent) -> None:
+        self.viewport().update()
+
     def changeEvent(self, event: QEvent) -> None:
         if event.type() in (QEvent.Type.PaletteChange, QEvent.Type.FontChange):
-            self.viewport().update()
+            self._arrange()
         super().changeEvent(event)
 
     # -- painting -----------------------------------------------------------------------------------
@@ -323,15 +336,15 @@ class GridView(OwnKeys, QAbstractScrollArea):
         c = theme.colours()
         painter.fillRect(event.rect(), QColor(c.stage))
         if self._cells:
-            left, top = self._margins()
+            left, top = self._layout.left, self._layout.top
             painter.save()
             painter.setClipRect(QRectF(self.viewport().rect()).adjusted(left - 4, top - 4, 0, 0))
-            for place, cell in self._cells.items():
-                box = self.rect_of(place)
-                if box.toAlignedRect().adjusted(-4, -4, 4, 4).intersects(event.rect()):
-                    self._paint_cell(painter, box, cell, place == self.current)
+            for place in self._touched(event.rect()):
+                box, ringed = self.rect_of(place), place == self.current
+                self._paint_cell(painter, box, self._cells[place], ringed)
             painter.restore()
-            self._paint_legends(painter)
+            if event.rect().left() < left or event.rect().top() < top:
+                self._paint_legends(painter)
         else:
             rect = self.viewport().rect()
             drawing.empty_state(painter, rect, self.font(), *self._empty, illustrated=True)
@@ -340,9 +353,22 @@ class GridView(OwnKeys, QAbstractScrollArea):
             drawing.frame(painter, inner, c.accent, 1.5, -1.5, 5)
         painter.end()
 
+    def _touched(self, rect: QRect) -> list[Place]:
+        """The cells that a part of the viewport shows something of, their rings included."""
+        at, x, y = self._layout, self.horizontalScrollBar(), self.verticalScrollBar()
+        spans = []
+        for low, high, start, pitch, count in (
+            (rect.left() + x.value(), rect.right() + x.value(), at.left, at.width, self._across),
+            (rect.top() + y.value(), rect.bottom() + y.value(), at.top, at.height, self._down),
+        ):
+            first = max(0, int((low - 4 - start) // pitch))
+            last = min(len(count) - 1, int((high + 4 - start) // pitch))
+            spans.append(range(first, last + 1))
+        return [(column, row) for row in spans[1] for column in spans[0]]
+
     def _paint_cell(self, painter: QPainter, box: QRectF, cell: CellShown, ringed: bool) -> None:
         c, small = theme.colours(), theme.font(self.font(), 0.85)
-        tile = box.adjusted(0, 0, 0, -self._line())
+        tile = box.adjusted(0, 0, 0, -self._layout.line)
         painter.setPen(Qt.PenStyle.NoPen)
         painter.setBrush(QColor(c.danger_soft if cell.state == "failed" else c.window))
         painter.drawRoundedRect(tile, 4, 4)
@@ -361,7 +387,7 @@ class GridView(OwnKeys, QAbstractScrollArea):
             painter.drawText(tile.adjusted(6, 4, -6, -4), flags, cell.words)
             painter.restore()
         else:
-            words = QRectF(box.left(), tile.bottom() + 2, box.width(), self._line() - 2)
+            words = QRectF(box.left(), tile.bottom() + 2, box.width(), self._layout.line - 2)
             elide = Qt.TextElideMode.ElideRight
             text = QFontMetricsF(small).elidedText(cell.words, elide, words.width())
             painter.drawText(words, Qt.AlignmentFlag.AlignCenter, text)
@@ -373,7 +399,7 @@ class GridView(OwnKeys, QAbstractScrollArea):
 
     def _paint_legends(self, painter: QPainter) -> None:
         c, plain = theme.colours(), theme.font(self.font())
-        left, top = self._margins()
+        left, top, wide = self._layout.left, self._layout.top, self._layout.legend
         view, metrics = QRectF(self.viewport().rect()), QFontMetricsF(plain)
         elide = Qt.TextElideMode.ElideMiddle
         painter.setFont(plain)
@@ -390,9 +416,9 @@ class GridView(OwnKeys, QAbstractScrollArea):
         painter.restore()
         painter.setClipRect(QRectF(0, top - 4, left, view.height()))
         for row, text in enumerate(self._down):
-            box = self.rect_of((0, row)).adjusted(0, 0, 0, -self._line())
-            words = metrics.elidedText(text, elide, left - 2 * _EDGE + 1)
-            room = QRectF(_EDGE, box.top(), left - 2 * _EDGE + 2, box.height())
+            box = self.rect_of((0, row)).adjusted(0, 0, 0, -self._layout.line)
+            words = metrics.elidedText(text, elide, wide - 2 * _EDGE + 1)
+            room = QRectF(left - wide + _EDGE, box.top(), wide - 2 * _EDGE + 2, box.height())
             painter.drawText(room, Qt.AlignmentFlag.AlignVCenter, words)
         painter.setClipping(False)
 
@@ -416,10 +442,6 @@ class GridView(OwnKeys, QAbstractScrollArea):
         self.setAccessibleName(count)
         told = "" if self.current is None else self._words(self.current).replace("\n", ", ")
         self.setAccessibleDescription(told)
-
-    def global_of(self, place: Place) -> QPoint:
-        """The middle of a cell on the screen."""
-        return self.viewport().mapToGlobal(self.rect_of(place).center().toPoint())
 
 
 def _draw(painter: QPainter, box: QRectF, image: QImage) -> QRectF:

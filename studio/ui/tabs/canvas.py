@@ -396,6 +396,7 @@ class CanvasTab(Tab):
                 )
             case Finished():
                 self.staging.finish(event)
+                self.session.made.emit(event, "")
                 self.status.emit(
                     self.tr("{calls} network calls in {seconds:.1f} s").format(
                         calls=event.calls, seconds=event.seconds

@@ -1,17 +1,18 @@
-"""Mode 1, Sample: watch pictures emerge from noise, hold them, look around in time, keep them."""
+"""Mode 1, Sample: watch pictures emerge from noise, hold them, look around in time, branch, keep them."""
 
 from __future__ import annotations
 
-from dataclasses import replace
+import random
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-from PySide6.QtCore import QPoint, Qt
+from PySide6.QtCore import QPoint, Qt, Signal
 from PySide6.QtGui import QKeySequence, QShortcut
 from PySide6.QtWidgets import (
     QButtonGroup,
-    QFileDialog,
     QHBoxLayout,
     QLabel,
     QMenu,
@@ -23,48 +24,83 @@ from PySide6.QtWidgets import (
 )
 
 from studio import spec
-from studio.engine.events import Begun, Event, Finished, Metric, Note, Picture, Progress, Saved
-from studio.engine.exports import ExportJob
+from studio.engine.branch import Branch, Tree, branched
+from studio.engine.engine import Job
+from studio.engine.events import Begun, Done, Event, Finished, Metric, Note, Picture, Progress
 from studio.engine.jobs import SampleJob
+from studio.engine.queue import Waiting
 from studio.engine.trajectory import Frame, Trajectory
-from studio.errors import StudioError
+from studio.errors import SpecError, StudioError
 from studio.ui import theme
-from studio.ui.gallery import Gallery
+from studio.ui.branches import BranchStrip
+from studio.ui.compare.playback import Playback
+from studio.ui.dialogs import ask
+from studio.ui.errands import Errands
+from studio.ui.history_panel import HistoryPanel
 from studio.ui.inspector import Inspector
+from studio.ui.keeping import Keeping, Shown
+from studio.ui.opening import REPLAY, TRAJECTORY, Offer, OpenReplay
 from studio.ui.picture_view import PictureView
-from studio.ui.recipe_panel import RecipePanel, differences, scrolled
+from studio.ui.recipe_panel import RecipePanel, differences, scrolled, summary
 from studio.ui.run_bar import RunBar
-from studio.ui.runner import Runner
+from studio.ui.runner import Runner, spawn
 from studio.ui.session import Session
 from studio.ui.tabs import Tab
 from studio.ui.timeline import Timeline
+from studio.weights.listing import as_size
+
+
+@dataclass(frozen=True, eq=False)
+class _Plan:
+    """A run to come: its job, the tree that it belongs to, and where in it."""
+
+    job: Job
+    tree: Tree
+    label: str
+    parent: int | None = None
+    log_snr: float | None = None
 
 
 class SampleTab(Tab):
+    """`race_requested` carries the recipe of a race of kept results, for the mode that runs races."""
+
     title = "Sample"
+    race_requested = Signal(object)
 
     def __init__(self, session: Session) -> None:
         super().__init__(session)
         self.setObjectName("samplePage")
-        self.exports = Runner(session.engine, self._exported)
         self.panel = RecipePanel()
         self.view = PictureView()
         self.view.setObjectName("sampleView")
         self.timeline = Timeline()
         self.timeline.setObjectName("timeline")
+        self.playback = Playback(self.timeline)
+        self.branches = BranchStrip(self.timeline.x_of)
         self.inspector = Inspector()
-        self.gallery = Gallery()
-        self.gallery.setObjectName("history")
-        self._trajectory: Trajectory | None = None
+        self.history = HistoryPanel(session.engine, session.history, session.queue)
+        self.errands = Errands(session.engine)
+        self.keeping = Keeping(session.engine, self, self._on_screen)
+        self.replays = Runner(session.engine, self._replay_read)
+        self.tree = Tree()
+        self._node = -1  # the run that is looked at
+        self._live = -1  # the run under way
+        self._opened: Finished | None = None  # a kept result that is looked at instead
         self._shown: Frame | None = None
         self._following = True
-        self._thumbnails = 0  # frames of the trajectory that the timeline already has
-        self._results: dict[str, Finished] = {}
+        self._thumbnails = 0  # frames of the run looked at that the timeline already has
+        self._plans: dict[str, _Plan] = {}  # of what waits in the queue, by id
+        self._new: _Plan | None = None  # on its way into the queue
+        self._plan: _Plan | None = None  # what runs
+        self._entry = ""  # its id in the queue
+        self._branches: tuple[Branch, ...] = ()  # of a restored recipe, until something is changed
+        session.run_waiting = self.run_recipe
         self._build()
         self._connect()
         self.panel.set_model(session.model)
         self._empty()
         self._state("idle")
+        self._tell_kept()
 
     # -- layout -------------------------------------------------------------------------------------
 
@@ -83,6 +119,11 @@ class SampleTab(Tab):
     def _left(self) -> QWidget:
         self.verbs = RunBar(self, self.runner, self.start)
         self.run_button = self.verbs.run
+        self.queue_button = QPushButton(self.tr("Add to queue"))
+        self.queue_button.setObjectName("queueAdd")
+        self.queue_button.setToolTip(
+            self.tr("Run this recipe after what runs now (Q), or before all that wait (Ctrl+Shift+Enter)")
+        )
         side = QWidget()
         side.setMinimumWidth(270)
         side.setMaximumWidth(380)
@@ -92,6 +133,7 @@ class SampleTab(Tab):
         box.addWidget(scrolled(self.panel), 1)
         box.addWidget(self.errors)
         box.addWidget(self.verbs)
+        box.addWidget(self.queue_button)
         return side
 
     def _centre(self) -> QWidget:
@@ -119,19 +161,9 @@ class SampleTab(Tab):
             self.views.addButton(button, i)
             bar.addWidget(button)
         bar.addStretch()
-        self.told = QLabel()
-        self.told.setObjectName("viewCaption")
-        self.told.setProperty("role", "muted")
-        bar.addWidget(self.told)
-        self.save_button = QToolButton()
-        self.save_button.setText(self.tr("Save"))
-        self.save_button.setIcon(theme.icon("save"))
-        self.save_button.setObjectName("save")
+        self.save_button = _menu_button("save", self.tr("Save"), self.keeping.menu())
         self.save_button.setAccessibleName(self.tr("Save and export"))
         self.save_button.setToolTip(self.tr("Save pictures with their recipe, or export the run"))
-        self.save_button.setPopupMode(QToolButton.ToolButtonPopupMode.InstantPopup)
-        self.save_button.setToolButtonStyle(Qt.ToolButtonStyle.ToolButtonTextBesideIcon)
-        self.save_button.setMenu(self._save_menu())
         bar.addWidget(self.save_button)
         centre = QWidget()
         box = QVBoxLayout(centre)
@@ -140,11 +172,49 @@ class SampleTab(Tab):
         box.addLayout(bar)
         box.addWidget(self.view, 1)
         box.addWidget(self.timeline)
+        box.addWidget(self.branches)
+        box.addLayout(self._transport())
         return centre
 
+    def _transport(self) -> QHBoxLayout:
+        """Below the timeline: play what is kept, how much that is, and branch."""
+        self.told = self.playback.told
+        self.kept = QLabel()
+        self.kept.setObjectName("kept")
+        self.kept.setProperty("role", "muted")
+        self.branch_button = _menu_button("branch", self.tr("Branch"), self._branch_menu())
+        self.branch_button.setPopupMode(QToolButton.ToolButtonPopupMode.MenuButtonPopup)
+        self.branch_button.setAccessibleName(self.tr("Branch here"))
+        self.branch_button.setToolTip(
+            self.tr("From the playhead on with another seed (B); more in the menu")
+        )
+        self.branch_button.clicked.connect(self.branch_seed)
+        row = QHBoxLayout()
+        row.setSpacing(8)
+        row.addWidget(self.playback, 1)
+        row.addWidget(self.kept)
+        row.addWidget(self.branch_button)
+        return row
+
+    def _branch_menu(self) -> QMenu:
+        menu = QMenu(self)
+        menu.setObjectName("branchMenu")
+        seed = menu.addAction(self.tr("On another seed"), self.branch_seed)
+        seed.setObjectName("branch_seed")
+        sampler = menu.addAction(self.tr("With the sampler set now"))
+        sampler.setObjectName("branch_sampler")
+        sampler.triggered.connect(lambda: self.branch(sampler=self.panel.sampler.value()))
+        guided = menu.addAction(self.tr("With the class and guidance set now"), self._branch_guided)
+        guided.setObjectName("branch_class")
+        cooler = menu.addMenu(self.tr("At temperature"))
+        for degree in (0.6, 0.7, 0.8, 0.9, 1.0, 1.05):
+            action = cooler.addAction(f"{degree:g}")
+            action.setObjectName(f"branch_temperature_{degree:g}")
+            action.triggered.connect(lambda _=False, d=degree: self.branch(temperature=d))
+        menu.aboutToShow.connect(lambda: guided.setVisible(self.panel.classes.isEnabled()))
+        return menu
+
     def _right(self) -> QWidget:
-        title = QLabel(self.tr("History"))
-        title.setProperty("role", "heading")
         side = QWidget()
         side.setMinimumWidth(220)
         side.setMaximumWidth(340)
@@ -153,59 +223,86 @@ class SampleTab(Tab):
         box.setSpacing(8)
         box.addWidget(self.inspector)
         box.addSpacing(4)
-        box.addWidget(title)
-        box.addWidget(self.gallery, 1)
+        box.addWidget(self.history, 1)
         return side
-
-    def _save_menu(self) -> QMenu:
-        menu = QMenu(self)
-        for text, key, kind in (
-            (self.tr("Picture…"), "Ctrl+S", "picture"),
-            (self.tr("All pictures in a folder…"), "", "folder"),
-            (self.tr("Contact sheet…"), "Ctrl+Shift+S", "sheet"),
-            (self.tr("Film of the run (GIF or WebP)…"), "Ctrl+E", "film"),
-        ):
-            action = menu.addAction(text)
-            action.setObjectName(f"save_{kind}")
-            action.setShortcut(QKeySequence(key))
-            action.triggered.connect(lambda _=False, k=kind: self.save(k))
-            self.addAction(action)
-        return menu
 
     def _connect(self) -> None:
         self.views.idClicked.connect(lambda _: self._redraw())
-        self.timeline.scrubbed.connect(self._scrub)
+        self.timeline.scrubbed.connect(self._scrubbed)
         self.timeline.live_requested.connect(self._follow)
-        self.gallery.opened.connect(self._open_result)
-        self.gallery.recipe_requested.connect(self._restore_result)
-        self.gallery.save_requested.connect(lambda key: self.save("picture", key))
-        self.gallery.removed.connect(lambda key: self._results.pop(key, None))
+        self.playback.moved.connect(self._scrub)
+        self.branches.chosen.connect(self.look_at)
+        self.queue_button.clicked.connect(lambda: self.add_to_queue())
+        self.history.opened.connect(self._open_result)
+        self.history.recipe_requested.connect(self._restore_result)
+        self.history.save_requested.connect(self._save_result)
+        self.history.compare_requested.connect(self._compare_results)
+        self.history.bound_changed.connect(lambda b: self.session.remember(history_bytes=b))
+        self.history.bug.connect(self.bug)
+        self.session.made.connect(self.history.add)
+        self.panel.changed.connect(self._forget_branches)
         self.view.context_menu_requested.connect(self._picture_menu)
         self.runner.state_changed.connect(self._state)
         self.runner.failed.connect(self._failed)
-        self.exports.failed.connect(self._failed)
-        self.exports.bug.connect(self.bug)
+        self.keeping.said.connect(self.status)
+        self.errands.failed.connect(self._failed)
+        self.errands.bug.connect(self.bug)
+        for runner in (self.keeping.runner, self.replays):
+            runner.failed.connect(self._failed)
+            runner.bug.connect(self.bug)
         self.session.model_changed.connect(self._model_changed)
-        for key, verb in (("Escape", self._escape), ("X", self._next_view)):
+        for key, verb in (
+            ("Escape", self._escape),
+            ("X", self._next_view),
+            ("B", self.branch_seed),
+            ("L", self.playback.play_or_stop),
+            ("Q", self.add_to_queue),
+            ("Ctrl+Shift+Return", lambda: self.add_to_queue(first=True)),
+        ):
             QShortcut(QKeySequence(key), self, verb, context=Qt.ShortcutContext.WindowShortcut)
 
     # -- verbs --------------------------------------------------------------------------------------
 
     def job(self) -> SampleJob:
+        job = self.panel.job()
         seed = self.panel.seed.take()
-        job = replace(self.panel.job(), seed=seed)
+        if seed != job.seed:
+            self._branches = ()
+        job = replace(job, seed=seed, branches=self._branches)
         self.session.remember(recipe=spec.to_dict(job))
         return job
 
     def start(self) -> None:
-        self.errors.clear()
-        self.runner.start(self.job)
+        """Run the recipe now; nothing else may be under way."""
+        self._attempt(lambda: self._put(_plan_of(self.job()), first=True))
+
+    def add_to_queue(self, first: bool = False) -> None:
+        """Run the recipe after what runs now, or after all that waits."""
+        if self.run_button.isEnabled():
+            self._attempt(lambda: self._put(_plan_of(self.job()), first))
+
+    def branch_seed(self) -> None:
+        """From the playhead on with other noise."""
+        self.branch(seed=random.randrange(2**32))
+
+    def branch(self, **changes: Any) -> None:
+        """From the playhead on with other settings, the fields of a Branch."""
+        moment = self._moment()
+        if moment is None:
+            self.status.emit(self.tr("Go back on the timeline to the moment to branch at"))
+        else:
+            self._attempt(lambda: self._put(self._branch_plan(moment, changes), first=True))
 
     def run_or_stop(self) -> None:
         self.verbs.run_or_stop()
 
     def shown(self) -> None:
         self.inspector.load_plot()
+        self.history.refresh()
+
+    def runners(self) -> list[Runner]:
+        others = [self.errands.runner, self.keeping.runner, self.replays]
+        return [self.runner, *others, *self.history.runners()]
 
     def open_recipe(self, recipe: dict[str, Any]) -> None:
         job = spec.from_dict(SampleJob, recipe)
@@ -214,11 +311,62 @@ class SampleTab(Tab):
             self.session.choose_model(job.model)
         self.panel.show_job(job)
         self.panel.seed.lock.setChecked(True)
+        self._branches = job.branches
 
     def changes(self, recipe: dict[str, Any]) -> list[str]:
         new = spec.from_dict(SampleJob, recipe)
         spec.check(new)
-        return differences(self.panel.job(), new)
+        return differences(replace(self.panel.job(), branches=self._branches), new)
+
+    def _attempt(self, verb: Callable[[], None]) -> None:
+        self.errors.clear()
+        try:
+            verb()
+        except StudioError as error:
+            self._failed(error)
+
+    def _forget_branches(self) -> None:
+        if self._branches:
+            self._branches = ()
+            self.status.emit(self.tr("Changed: the branches of the restored recipe are left out"))
+
+    # -- the queue ----------------------------------------------------------------------------------
+
+    def _put(self, plan: _Plan, first: bool) -> None:
+        """Hand a run to the queue, which starts it at once if nothing is under way."""
+        job = plan.job if isinstance(plan.job, SampleJob) else plan.job.recipe  # type: ignore[attr-defined]
+        self._new = plan
+        id = self.session.queue.put(spec.to_dict(job), first)
+        if self._new is not None:
+            self._plans[id], self._new = self._new, None
+            self.status.emit(
+                self.tr("In the queue: {run}").format(run=plan.label)
+                if plan.parent is None
+                else self.tr("In the queue: the branch runs when the run under way has ended")
+            )
+
+    def run_recipe(self, entry: Waiting) -> None:
+        """Start what the queue hands out. The queue hears once of its end, whichever way it ends."""
+        plan = self._plans.pop(entry.id, None) or self._new
+        self._new, self._entry = None, entry.id
+        try:
+            if plan is None:
+                if entry.recipe.get("kind", "sample") != "sample":
+                    raise SpecError("Only runs that sample from noise can wait in the queue.")
+                job = spec.from_dict(SampleJob, entry.recipe)
+                spec.check(job)
+                plan = _plan_of(job)
+        except StudioError as error:
+            self._failed(error)
+            self._ended()
+            return
+        self._plan, self._live = plan, -1
+        self.runner.start(lambda: plan.job)
+
+    def _ended(self) -> None:
+        if self._entry:
+            id, self._entry = self._entry, ""
+            self.session.queue.ended(id)
 
     # -- events -------------------------------------------------------------------------------------
 
@@ -229,46 +377,79 @@ class SampleTab(Tab):
             case Picture():
                 self._picture(event.frame)
             case Progress():
-                self.inspector.progress(event)
-                self.view.set_hud(self._hud(event))
+                self._progress(event)
             case Metric():
                 self.inspector.add_points(event.points)
             case Finished():
                 self._finished(event)
+            case Done():
+                self._judged(str(event.value))
             case Note():
                 self.status.emit(self.tr(event.text))
                 self.view.set_hud(self.tr(event.text))
 
     def _begin(self, trajectory: Trajectory) -> None:
-        self._trajectory, self._thumbnails, self._following = trajectory, 0, True
-        self.timeline.begin(trajectory.low, trajectory.high)
+        plan = self._plan
+        assert plan is not None
+        self.playback.stop()
+        if self._live < 0:
+            self.tree = plan.tree
+            node = self.tree.add(plan.label, trajectory, plan.parent, plan.log_snr)
+            self._live = node.id
+        else:  # what did not fit into memory at once goes on in parts
+            self.tree.update(self._live, trajectory=trajectory)
+        self._node, self._following, self._opened = self._live, True, None
+        self._lay_out_time()
+        self.told.clear()
         self.inspector.clear()
         self.status.emit(self.tr("Sampling"))
 
+    def _progress(self, event: Progress) -> None:
+        self.inspector.progress(event)
+        if self._looks_live:
+            self.view.set_hud(self._hud(event))
+        if self.session.queue.running is not None and self.history.queue is not None:
+            self.history.queue.set_progress(event.step, event.total)
+
     def _picture(self, frame: Frame) -> None:
-        self.timeline.set_live(frame.log_snr)
-        self._add_thumbnails()
-        if self._following:
+        if self._node == self._live:
+            self.timeline.set_live(frame.log_snr)
+            self._add_thumbnails()
+        if self._looks_live:
             self._show(frame)
+        self._show_tree()
+        self._tell_kept()
 
     def _add_thumbnails(self) -> None:
         frames = self._trajectory.frames if self._trajectory else []
         self._thumbnails = min(self._thumbnails, len(frames))  # a full budget thins the frames
         for frame in frames[self._thumbnails :]:
-            self.timeline.add(frame.log_snr, frame.denoised[self.view.solo or 0])
+            self._add_thumbnail(frame)
         self._thumbnails = len(frames)
 
+    def _add_thumbnail(self, frame: Frame) -> None:
+        picture = min(self.view.solo or 0, len(frame.denoised) - 1)
+        self.timeline.add(frame.log_snr, frame.denoised[picture])
+
     def _finished(self, event: Finished) -> None:
-        job = spec.from_dict(SampleJob, event.recipe)
-        key = f"{job.model}-{job.seed}-{len(self._results)}"
-        self._results[key] = event
-        self.gallery.add(key, event.pictures[0], self.tr("seed {seed}").format(seed=job.seed))
-        self._add_thumbnails()
+        if self._live >= 0:
+            self.tree.update(self._live, result=event, thumbnail=event.pictures[0])
+        self.history.add(event)
+        if self._node == self._live:
+            self._add_thumbnails()
+        self._show_tree()
+        self._tell_kept()
         self.status.emit(
             self.tr("{calls} network calls in {seconds:.1f} s").format(
                 seconds=event.seconds, calls=event.calls
             )
         )
+
+    def _judged(self, verdict: str) -> None:
+        """How a replay came out."""
+        said = self.tr("Replayed, {verdict}").format(verdict=verdict)
+        self.status.emit(said)
+        self.view.set_hud(said)
 
     def _hud(self, event: Progress) -> str:
         rate = event.calls / event.seconds if event.seconds > 0 else 0
@@ -281,6 +462,24 @@ class SampleTab(Tab):
         )
 
     # -- looking ------------------------------------------------------------------------------------
+
+    @property
+    def _trajectory(self) -> Trajectory | None:
+        """What is kept of the run that is looked at."""
+        there = 0 <= self._node < len(self.tree.nodes)
+        return self.tree.nodes[self._node].trajectory if there else None
+
+    @property
+    def result(self) -> Finished | None:
+        """What is looked at, if it came to its end."""
+        if self._opened is not None:
+            return self._opened
+        there = 0 <= self._node < len(self.tree.nodes)
+        return self.tree.nodes[self._node].result if there else None
+
+    @property
+    def _looks_live(self) -> bool:
+        return self._following and self._node == self._live and self._opened is None
 
     def _show(self, frame: Frame) -> None:
         self._shown = frame
@@ -297,38 +496,107 @@ class SampleTab(Tab):
         self.views.button((self.views.checkedId() + 1) % 4).setChecked(True)
         self._redraw()
 
+    def _scrubbed(self, log_snr: float) -> None:
+        """A person has taken the playhead."""
+        self.playback.stop()
+        self._scrub(log_snr)
+
     def _scrub(self, log_snr: float) -> None:
-        frame = self._trajectory.nearest(log_snr) if self._trajectory else None
+        frame = self.tree.nearest(self._node, log_snr) if self._trajectory else None
         if frame is not None:
-            self._following = False
+            self._following, self._opened = False, None
             self.timeline.set_playhead(frame.log_snr)
             self.told.setText(self.tr("step {step}").format(step=frame.step))
             self._show(frame)
 
     def _follow(self) -> None:
         """Back to the live head."""
-        self._following = True
+        self.playback.stop()
+        self._following, self._opened = True, None
         self.timeline.set_playhead(None)
         self.told.clear()
         if self._trajectory and self._trajectory.frames:
             self._show(self._trajectory.frames[-1])
 
-    def _open_result(self, key: str) -> None:
-        if (result := self._results.get(key)) is not None and not self.runner.busy:
-            self._trajectory = None
-            self.timeline.clear()
-            self.view.set_pictures(result.pictures)
-            self._shown = None
-            self.view.set_hud("")
+    def look_at(self, id: int) -> None:
+        """Look at another run of the tree."""
+        if not 0 <= id < len(self.tree.nodes):
+            return
+        playhead = None if id == self._live and self.runner.busy else self.timeline.playhead
+        self._node = id
+        self._lay_out_time()
+        self._follow()
+        self.view.set_hud(self.tree.nodes[id].label)
+        if playhead is not None:
+            self._scrub(playhead)
+        self.status.emit(self.tree.nodes[id].label)
 
-    def _restore_result(self, key: str) -> None:
-        if (result := self._results.get(key)) is not None:
-            self.open_recipe(result.recipe)
-            self.status.emit(self.tr("Recipe restored; press Run to make these pictures again"))
+    def _lay_out_time(self) -> None:
+        """The timeline shows the whole way of the run that is looked at, from noise on."""
+        trajectory = self._trajectory
+        if trajectory is None:
+            self.timeline.clear()
+            return
+        self.timeline.begin(trajectory.low, trajectory.high)
+        frames = self.tree.frames(self._node)
+        for frame in frames:
+            self._add_thumbnail(frame)
+        self._thumbnails = len(trajectory.frames)
+        if frames:
+            self.timeline.set_live(frames[-1].log_snr)
+        self._show_tree()
+        self._tell_kept()
+
+    def _show_tree(self) -> None:
+        self.branches.show_tree(self.tree, self._node)
+
+    def _tell_kept(self) -> None:
+        """How much is kept of the run that is looked at, and of what it may take."""
+        trajectory = self._trajectory
+        self.kept.setVisible(trajectory is not None)
+        self.branch_button.setEnabled(trajectory is not None)
+        if trajectory is None:
+            return
+        used, budget = as_size(trajectory.bytes), as_size(trajectory.budget)
+        text = self.tr("{used} of {budget} kept").format(used=used, budget=budget)
+        if trajectory.spilled:
+            text += self.tr(" · {size} on disk").format(size=as_size(trajectory.spilled))
+        self.kept.setText(text)
+        count = len(trajectory.frames), len(trajectory.states)
+        told = self.tr("{0} moments and {1} exact states of this run").format(*count)
+        self.kept.setToolTip(f"{told}\n{trajectory.trouble}".strip())
+
+    def _moment(self) -> float | None:
+        """Where a branch leaves: at the playhead, or where a run under way is now."""
+        if self._trajectory is None or self._opened is not None:
+            return None
+        if self.timeline.playhead is not None:
+            return self.timeline.playhead
+        live = self.runner.busy and self._node == self._live
+        return self._shown.log_snr if live and self._shown is not None else None
+
+    def _branch_plan(self, moment: float, changes: dict[str, Any]) -> _Plan:
+        """A branch of the run looked at, or of the one that it shares this moment with."""
+        way = [node for node in reversed(self.tree.past(self._node)) if node.trajectory]
+        kept = [n for n in way if n.trajectory and n.trajectory.state_before(moment)]
+        node = (kept or way)[0]
+        assert node.trajectory is not None
+        job = branched(node.trajectory, moment, **changes)
+        return _Plan(job, self.tree, _branch_label(changes), node.id, job.state.log_snr)
+
+    def _branch_guided(self) -> None:
+        try:
+            job = self.panel.job()
+        except StudioError as error:
+            self._failed(error)
+            return
+        self.branch(classes=job.classes, guidance=job.guidance)
 
     def _escape(self) -> None:
         if self.view.solo is not None:
             self.view.solo = None
+        elif self.playback.playing:
+            self.playback.stop()
         else:
             self.runner.stop()
 
@@ -339,10 +607,13 @@ class SampleTab(Tab):
         if self.session.model is None:
             why_not = self.tr("There is no model on the shelf yet: get one, or train one")
         self.verbs.show_state(state, why_not, self.tr("Sample with this recipe (Ctrl+Enter)"))
+        self.queue_button.setVisible(state != "idle")
         if told := self.verbs.told(state):
             self.status.emit(told)
         if state == "idle" and self._shown is not None and not self.view_finished:
             self.status.emit(self.tr("Stopped; what was reached stays on the timeline"))
+        if state == "idle":
+            self._ended()
 
     @property
     def view_finished(self) -> bool:
@@ -365,47 +636,69 @@ class SampleTab(Tab):
             self.tr("Press Run, and watch pictures emerge from it."),
         )
 
+    # -- the history --------------------------------------------------------------------------------
+
+    def _open_result(self, id: str) -> None:
+        self.errands.only(partial(_kept, self.session.history, id), self._show_result)
+
+    def _show_result(self, result: Finished) -> None:
+        """Look at a kept result; what runs goes on, and is a click on "live" away."""
+        self.playback.stop()
+        self._opened, self._shown, self._following = result, None, False
+        if not self.runner.busy:
+            self.tree, self._node, self._live = Tree(), -1, -1
+            self._lay_out_time()
+            self._show_tree()
+            self._tell_kept()
+        self.view.set_pictures(result.pictures)
+        self.view.set_hud("")
+        self.told.clear()
+
+    def _restore_result(self, id: str) -> None:
+        self.errands.only(partial(self.session.history.recipe, id), self._restore)
+
+    def _restore(self, recipe: dict[str, Any]) -> None:
+        self._attempt(lambda: self.open_recipe(recipe))
+        if not self.errors.text:
+            self.status.emit(self.tr("Recipe restored; press Run to make these pictures again"))
+
+    def _save_result(self, id: str) -> None:
+        call = partial(_kept, self.session.history, id)
+        self.errands.only(call, lambda result: self.keeping.save("picture", Shown(result)))
+
+    def _compare_results(self, ids: list[str]) -> None:
+        history = self.session.history
+        self.errands.only(lambda: [history.recipe(id) for id in ids], self._race)
+
+    def _race(self, recipes: list[dict[str, Any]]) -> None:
+        """Offer the samplers and models of kept results as lanes, from one shared start."""
+        self._attempt(lambda: self.race_requested.emit(_race_of(recipes)))
+
     # -- keeping ------------------------------------------------------------------------------------
 
-    def save(self, kind: str, key: str | None = None) -> None:
-        """Ask where, and save in the background: "picture", "folder", "sheet" or "film"."""
-        result = self._results.get(key or "") or next(reversed(self._results.values()), None)
-        if result is None:
-            self.status.emit(self.tr("There is nothing to save yet: let a run come to its end"))
-            return
-        path = self._ask_path(kind, result)
-        if path is None:
-            return
-        frames: tuple[np.ndarray, ...] = ()
-        if kind == "film" and self._trajectory is not None:
-            frames = tuple(f.view(self._view_name()) for f in self._trajectory.frames)
-        chosen = self.view.solo if key is None else 0
-        job = ExportJob(path, kind, result.pictures, result.recipe, chosen or 0, frames)
-        self.exports.start(lambda: job)
+    def _on_screen(self) -> Shown:
+        return Shown(self.result, self._whole_way(), self._view_name(), self.view.solo or 0)
 
-    def _ask_path(self, kind: str, result: Finished) -> Path | None:
-        name = f"{result.recipe['model']}-{result.recipe['seed']}".replace("/", "-")
-        if kind == "folder":
-            path = QFileDialog.getExistingDirectory(self, self.tr("Save all pictures in"))
-        else:
-            what = "film" if kind == "film" else "png"
-            kinds = {"png": "PNG (*.png)", "film": "WebP (*.webp);;GIF (*.gif)"}[what]
-            suffix = ".webp" if kind == "film" else ".png"
-            path, _ = QFileDialog.getSaveFileName(self, self.tr("Save"), name + suffix, kinds)
-            if path and not Path(path).suffix:
-                path += suffix
-        return Path(path) if path else None
+    def _whole_way(self) -> Trajectory | None:
+        """The run that is looked at with the past it shares, as one trajectory."""
+        own = None if self._opened is not None else self._trajectory
+        if own is None or self.tree.nodes[self._node].parent is None:
+            return own
+        whole = Trajectory(own.low, own.high)
+        whole.frames, whole.states = self.tree.frames(self._node), own.states[:]
+        whole.recipe = own.recipe
+        return whole
 
-    def _exported(self, event: Event) -> None:
-        if isinstance(event, Saved):
-            self.status.emit(self.tr("Saved {path}").format(path=event.path))
+    def save(self, kind: str) -> None:
+        """Ask where, and save what is on screen, by a `kind` of ExportJob."""
+        self.keeping.save(kind)
 
     def _picture_menu(self, index: int, place: QPoint) -> None:
         menu = QMenu(self)
         menu.setAttribute(Qt.WidgetAttribute.WA_DeleteOnClose)
         menu.addActions(self.save_button.menu().actions())
-        if self._results:
-            seed = next(reversed(self._results.values())).recipe["seed"] + index
+        if self.result is not None and isinstance(self.result.recipe.get("seed"), int):
+            seed = self.result.recipe["seed"] + index
             menu.addSeparator()
             only = menu.addAction(self.tr("Run this seed alone ({seed})").format(seed=seed))
             only.triggered.connect(lambda: self._only(seed))
@@ -416,3 +709,116 @@ class SampleTab(Tab):
         self.panel.seed.set_value(seed)
         self.panel.seed.lock.setChecked(True)
         self.run_or_stop()
+
+    # -- files --------------------------------------------------------------------------------------
+
+    def open_path(self, path: Path) -> bool:
+        """A run that comes as a file: a trajectory to look at, a replay to run."""
+        suffix = path.suffix.lower()
+        if suffix == TRAJECTORY:
+            from studio.engine.trajectory_file import open_trajectory
+
+            self.errors.clear()
+            self.errands.only(
+                partial(open_trajectory, path), partial(self._show_trajectory, path.stem)
+            )
+        elif suffix == REPLAY:
+            self.errors.clear()
+            self.replays.start(lambda: OpenReplay(path))
+        return suffix in (TRAJECTORY, REPLAY)
+
+    def _show_trajectory(self, name: str, trajectory: Trajectory) -> None:
+        if self.runner.busy:
+            self.status.emit(self.tr("Open it again when the run under way has ended"))
+            return
+        self.tree, self._live = Tree(), -1
+        result = _result_of(trajectory)
+        picture = trajectory.frames[-1].denoised[0]
+        node = self.tree.add(name, trajectory)
+        self.tree.update(node.id, result=result, thumbnail=picture)
+        self.look_at(node.id)
+        self.inspector.clear()
+        self.status.emit(self.tr("Opened {name}: drag along the timeline").format(name=name))
+
+    def _replay_read(self, event: Event) -> None:
+        if isinstance(event, Done):
+            spawn(self._offer_replay(event.value))
+        elif isinstance(event, Note):
+            self.status.emit(self.tr(event.text))
+
+    async def _offer_replay(self, offer: Offer) -> None:
+        """Show what differs here before anything runs."""
+        told = "\n".join(map(str, offer.differences))
+        title = self.tr("Some settings are not as they were")
+        if not offer.differences:
+            title, told = self.tr("Everything is as it was"), summary(offer.replay.job())
+        if not offer.runs:
+            self._failed(SpecError(offer.differences[0].now, self.tr("Get it, and open again.")))
+        elif await ask(self, self.tr("Replay"), title, told, self.tr("Run it")):
+            self._attempt(lambda: self._put(_plan_of_replay(offer), first=True))
+
+
+def _race_of(recipes: list[dict[str, Any]]) -> dict[str, Any]:
+    """The recipe of a race whose lanes are runs, from the start of the first. Raises SpecError."""
+    from studio.engine.race import Lane, RaceRecipe
+
+    if any(recipe.get("kind", "sample") != "sample" for recipe in recipes):
+        raise SpecError("Only runs that sample from noise can race.", "Choose others.")
+    jobs = [spec.from_dict(SampleJob, recipe) for recipe in recipes]
+    lanes = tuple(
+        Lane(j.model, j.sampler, j.classes, j.guidance, j.sde, model_preset=j.model_preset)
+        for j in jobs
+    )
+    return spec.to_dict(RaceRecipe(lanes=lanes, count=min(4, jobs[0].count), seed=jobs[0].seed))
+
+
+def _plan_of(job: SampleJob) -> _Plan:
+    return _Plan(job, Tree(), f"{spec.title(type(job.sampler))} · seed {job.seed}")
+
+
+def _plan_of_replay(offer: Offer) -> _Plan:
+    from studio.ui.opening import RunReplay
+
+    job = offer.replay.job()
+    return replace(_plan_of(job), job=RunReplay(offer.replay, job))
+
+
+def _branch_label(changes: dict[str, Any]) -> str:
+    """What is other on a branch, in words."""
+    words = []
+    for name, value in changes.items():
+        if name == "sampler":
+            words.append(spec.title(type(value)))
+        elif name == "classes":
+            words.append(value or "any class")
+        else:
+            words.append(f"{name} {value:g}" if isinstance(value, float) else f"{name} {value}")
+    return " · ".join(words)
+
+
+def _kept(history: Any, id: str) -> Finished:
+    """A result out of the history."""
+    return Finished(history.pictures(id), history.recipe(id))
+
+
+def _result_of(trajectory: Trajectory) -> Finished | None:
+    """The end of an opened run, if it came to its end by a recipe that can be read."""
+    last = trajectory.frames[-1]
+    try:
+        job = spec.from_dict(SampleJob, trajectory.recipe)
+        spec.check(job)
+    except StudioError:
+        return None
+    ended = last.log_snr >= trajectory.high
+    return Finished(last.denoised, spec.to_dict(job), last.calls) if ended else None
+
+
+def _menu_button(name: str, text: str, menu: QMenu) -> QToolButton:
+    button = QToolButton()
+    button.setText(text)
+    button.setIcon(theme.icon(name))
+    button.setObjectName(name)
+    button.setPopupMode(QToolButton.ToolButtonPopupMode.InstantPopup)
+    button.setToolButtonStyle(Qt.ToolButtonStyle.ToolButtonTextBesideIcon)
+    button.setMenu(menu)
+    return button

@@ -28,24 +28,24 @@ from studio.ui.collector import Collector
 from studio.ui.compare.lane_editor import LaneEditor
 from studio.ui.compare.playback import Playback, RaceTimeline
 from studio.ui.session import Session
-from studio.ui.tabs.compare import CompareTab
+from studio.ui.tabs.race import RaceTab
 from studio.weights.shelf import Entry, Shelf
 
 
 @pytest.fixture
 def with_tab(
     qapp: Any, home: Path, tiny_checkpoint: Path
-) -> Callable[[Callable[[CompareTab], Coroutine[Any, Any, None]]], None]:
+) -> Callable[[Callable[[RaceTab], Coroutine[Any, Any, None]]], None]:
     """Runs a coroutine function with the page open on a shelf with two copies of a tiny model."""
     qapp.setQuitOnLastWindowClosed(False)
     (home / "models").mkdir(parents=True)
     shutil.copytree(tiny_checkpoint, home / "models" / "tiny")
     shutil.copytree(tiny_checkpoint, home / "models" / "twin")
 
-    async def whole(work: Callable[[CompareTab], Coroutine[Any, Any, None]]) -> None:
+    async def whole(work: Callable[[RaceTab], Coroutine[Any, Any, None]]) -> None:
         shelf = Shelf()
         engine = Engine(Setting(shelf, "cpu", 60.0))
-        tab = CompareTab(Session(engine, shelf, Settings(model="tiny")))
+        tab = RaceTab(Session(engine, shelf, Settings(model="tiny")))
         bugs: list[BaseException] = []
         tab.bug.connect(bugs.append)
         collector = Collector(lambda: False, tab)
@@ -65,7 +65,7 @@ def with_tab(
             tab.deleteLater()
         assert not bugs
 
-    def run(work: Callable[[CompareTab], Coroutine[Any, Any, None]]) -> None:
+    def run(work: Callable[[RaceTab], Coroutine[Any, Any, None]]) -> None:
         with qasync.QEventLoop(qapp) as loop:
             loop.run_until_complete(whole(work))
 
@@ -77,7 +77,7 @@ async def until(condition: Callable[[], Any]) -> None:
         await asyncio.sleep(0.005)
 
 
-def set_samplers(tab: CompareTab, *samplers: Any) -> None:
+def set_samplers(tab: RaceTab, *samplers: Any) -> None:
     while len(tab.editor.rows) < len(samplers):
         tab.editor.add_button.click()
     for row, sampler in zip(tab.editor.rows, samplers, strict=True):
@@ -85,13 +85,13 @@ def set_samplers(tab: CompareTab, *samplers: Any) -> None:
     tab.editor.count.setValue(2)
 
 
-async def raced(tab: CompareTab, *samplers: Any) -> None:
+async def raced(tab: RaceTab, *samplers: Any) -> None:
     set_samplers(tab, *samplers)
     tab.verbs.run_or_stop()
     await until(lambda: not tab.runner.busy)
 
 
-def states(tab: CompareTab) -> list[str]:
+def states(tab: RaceTab) -> list[str]:
     return [tab.view.state(i) for i in range(len(tab.editor.rows))]
 
 
@@ -99,7 +99,7 @@ def states(tab: CompareTab) -> list[str]:
 
 
 def test_a_race_shows_pictures_scores_and_distances_of_every_lane(with_tab: Any) -> None:
-    async def work(tab: CompareTab) -> None:
+    async def work(tab: RaceTab) -> None:
         await raced(tab, SAMPLERS["pc"](steps=6), SAMPLERS["rk45"](), SAMPLERS["em"](steps=9))
         assert states(tab) == ["finished"] * 3
         assert [tab.view.lane_view(i).count for i in range(3)] == [2, 2, 2]
@@ -114,7 +114,7 @@ def test_a_race_shows_pictures_scores_and_distances_of_every_lane(with_tab: Any)
 
 
 def test_the_pictures_of_a_lane_are_those_its_recipe_makes(with_tab: Any) -> None:
-    async def work(tab: CompareTab) -> None:
+    async def work(tab: RaceTab) -> None:
         await raced(tab, SAMPLERS["em"](steps=5), SAMPLERS["em"](steps=5))
         one, two = (tab.view.lane_view(i).picture(1) for i in range(2))
         assert (one == two).all()  # one start, one path
@@ -124,7 +124,7 @@ def test_the_pictures_of_a_lane_are_those_its_recipe_makes(with_tab: Any) -> Non
 
 
 def test_stopping_one_lane_leaves_the_others(with_tab: Any) -> None:
-    async def work(tab: CompareTab) -> None:
+    async def work(tab: RaceTab) -> None:
         set_samplers(tab, SAMPLERS["em"](steps=800), SAMPLERS["em"](steps=80))
         tab.verbs.run_or_stop()
         await until(lambda: tab.view.frame(0) is not None)
@@ -136,7 +136,7 @@ def test_stopping_one_lane_leaves_the_others(with_tab: Any) -> None:
 
 
 def test_one_lane_and_then_all_are_finished_with_another_sampler(with_tab: Any) -> None:
-    async def work(tab: CompareTab) -> None:
+    async def work(tab: RaceTab) -> None:
         set_samplers(tab, SAMPLERS["em"](steps=9000), SAMPLERS["em"](steps=9000))
         tab.verbs.run_or_stop()
         await until(lambda: tab.view.frame(1) is not None)
@@ -150,7 +150,7 @@ def test_one_lane_and_then_all_are_finished_with_another_sampler(with_tab: Any) 
 
 
 def test_stop_ends_every_lane_and_keeps_what_was_reached(with_tab: Any) -> None:
-    async def work(tab: CompareTab) -> None:
+    async def work(tab: RaceTab) -> None:
         set_samplers(tab, SAMPLERS["em"](steps=9000), SAMPLERS["em"](steps=9000))
         tab.verbs.run_or_stop()
         await until(lambda: tab.view.frame(1) is not None)
@@ -182,7 +182,7 @@ class OneFails:
 
 
 def test_a_lane_that_fails_says_so_on_its_own_line_while_the_others_go_on(with_tab: Any) -> None:
-    async def work(tab: CompareTab) -> None:
+    async def work(tab: RaceTab) -> None:
         tab._begin(tab.editor.recipe())
         tab.runner.start(OneFails)
         await until(lambda: not tab.runner.busy)
@@ -194,7 +194,7 @@ def test_a_lane_that_fails_says_so_on_its_own_line_while_the_others_go_on(with_t
 
 
 def test_what_keeps_a_race_from_beginning_is_told_beside_run(with_tab: Any) -> None:
-    async def work(tab: CompareTab) -> None:
+    async def work(tab: RaceTab) -> None:
         row = tab.editor.rows[1]
         row.set_lane(replace(row.lane(), model="gone"))
         tab.verbs.run_or_stop()
@@ -209,7 +209,7 @@ def test_what_keeps_a_race_from_beginning_is_told_beside_run(with_tab: Any) -> N
 
 
 def test_scrubbing_shows_every_lane_at_the_same_noise(with_tab: Any) -> None:
-    async def work(tab: CompareTab) -> None:
+    async def work(tab: RaceTab) -> None:
         await raced(tab, SAMPLERS["em"](steps=24), SAMPLERS["em"](steps=40))
         times = tab.timeline.times
         assert len(times) > 20
@@ -273,7 +273,7 @@ def test_a_saved_race_opens_with_the_recipe_that_made_it(
 ) -> None:
     path = tmp_path / "race.png"
 
-    async def work(tab: CompareTab) -> None:
+    async def work(tab: RaceTab) -> None:
         tab.editor.seed.set_value(77)
         tab.editor.seed.lock.setChecked(True)
         await raced(tab, SAMPLERS["em"](steps=5), SAMPLERS["heun"](steps=3))
@@ -305,7 +305,7 @@ def test_a_film_of_the_race_is_saved(
 
     path = tmp_path / "race.webp"
 
-    async def work(tab: CompareTab) -> None:
+    async def work(tab: RaceTab) -> None:
         await raced(tab, SAMPLERS["em"](steps=4), SAMPLERS["em"](steps=5))
         monkeypatch.setattr(tab, "_ask_path", lambda *_: path)
         tab.save("film")
@@ -321,7 +321,7 @@ def test_a_film_of_the_race_is_saved(
 def test_a_race_that_was_finished_otherwise_is_saved_without_a_recipe(
     with_tab: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    async def work(tab: CompareTab) -> None:
+    async def work(tab: RaceTab) -> None:
         set_samplers(tab, SAMPLERS["em"](steps=9000), SAMPLERS["em"](steps=9000))
         tab.verbs.run_or_stop()
         await until(lambda: tab.view.frame(1) is not None)
@@ -348,7 +348,7 @@ NO_RACES: list[dict[str, Any]] = [
 
 
 def test_a_recipe_that_is_no_race_changes_nothing(with_tab: Any) -> None:
-    async def work(tab: CompareTab) -> None:
+    async def work(tab: RaceTab) -> None:
         before = tab.editor.recipe()
         for change in NO_RACES:
             with pytest.raises(SpecError):
@@ -362,7 +362,7 @@ def test_a_recipe_that_is_no_race_changes_nothing(with_tab: Any) -> None:
 
 
 def test_lanes_come_and_go_between_two_and_four(with_tab: Any) -> None:
-    async def work(tab: CompareTab) -> None:
+    async def work(tab: RaceTab) -> None:
         editor = tab.editor
         assert not editor.rows[0].remove.isEnabled()
         for _ in range(4):
@@ -487,7 +487,7 @@ def test_paper_settings_are_those_of_the_paper(editor: LaneEditor) -> None:
 def test_everything_in_the_mode_has_a_name_for_those_who_cannot_see_it(with_tab: Any) -> None:
     from PySide6.QtWidgets import QAbstractButton, QComboBox, QSlider, QSpinBox, QWidget
 
-    async def work(tab: CompareTab) -> None:
+    async def work(tab: RaceTab) -> None:
         tab.editor.add_lane()
         for kind in (QAbstractButton, QComboBox, QSlider, QSpinBox):
             for widget in tab.findChildren(kind):
@@ -495,8 +495,8 @@ def test_everything_in_the_mode_has_a_name_for_those_who_cannot_see_it(with_tab:
                     continue
                 named = widget.accessibleName() or getattr(widget, "text", lambda: "")()
                 assert named, f"{widget.objectName()} {widget}"
-        for name in ("comparePage", "compareView", "addLane", "run", "pause", "timeline"):
-            page = tab if name == "comparePage" else tab.findChild(QWidget, name)
+        for name in ("racePage", "compareView", "addLane", "run", "pause", "timeline"):
+            page = tab if name == "racePage" else tab.findChild(QWidget, name)
             assert page is not None
             assert page.objectName() == name
 

@@ -1,0 +1,744 @@
+"""A grid of samples: two settings, each over a few values, a table whose cells fill as they are made."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+from PySide6.QtCore import Qt, Signal
+from PySide6.QtGui import QKeySequence, QShortcut
+from PySide6.QtWidgets import (
+    QCheckBox,
+    QFileDialog,
+    QHBoxLayout,
+    QLabel,
+    QMenu,
+    QProgressBar,
+    QSplitter,
+    QToolButton,
+    QVBoxLayout,
+    QWidget,
+)
+
+from studio import spec
+from studio.diffusion.catalog import PRESETS, SAMPLERS
+from studio.engine import grid
+from studio.engine.events import Begun, Done, Event, Failed, Finished, Note, Picture, Progress
+from studio.engine.grid import Axis, CellDone, First, GridJob, GridRecipe, Laid
+from studio.engine.trajectory import Trajectory
+from studio.engine.work import Work
+from studio.errors import SpecError, StudioError
+from studio.ui.compare.axis_editor import AxisEditor, Offer
+from studio.ui.compare.grid_view import GridView, Place
+from studio.ui.dialogs import ErrorBox
+from studio.ui.flow.tool import duration, heading, muted, tool_button
+from studio.ui.recipe_panel import RecipePanel, scrolled
+from studio.ui.run_bar import RunBar
+from studio.ui.runner import Runner
+from studio.ui.session import Session
+from studio.ui.timeline import Timeline
+
+#: A sampler that has a setting most samplers lack.
+_HAS = {"snr": "pc", "corrector.steps": "pc", "tolerance": "rk45", "temperature": "rk45"}
+_FILLED = 4  # values of an axis that are filled in from the shelf or the classes
+
+
+@dataclass
+class _Grid:
+    """The grid on screen: what is known of its cells, and what those made in this run have cost."""
+
+    job: GridJob
+    trajectories: dict[Place, Trajectory]
+    order: list[Place] = field(default_factory=list)
+    done: dict[Place, CellDone] = field(default_factory=dict)
+    failed: int = 0
+    laid: Laid | None = None
+    making: Place | None = None
+    calls: int = 0
+    seconds: float = 0.0
+    ended: bool = False
+
+    def place(self, lane: int) -> Place:
+        row, column = divmod(lane, len(self.job.recipe.x.values))
+        return column, row
+
+    def legend(self, place: Place) -> str:
+        recipe = self.job.recipe
+        texts = grid.said(recipe.x, place[0]), grid.said(recipe.y, place[1])
+        return " · ".join(text for text in texts if text)
+
+    @property
+    def facts(self) -> dict[str, Any]:
+        """What is written of the run beside the cells."""
+        expected = math.nan if self.laid is None else self.laid.seconds
+        return {
+            "predicted_seconds": None if math.isnan(expected) else round(expected, 2),
+            "seconds": round(sum(cell.seconds for cell in self.done.values()), 2),
+            "calls": sum(cell.calls for cell in self.done.values()),
+        }
+
+
+class GridPage(QWidget):
+    """A sample and two axes at the left, the table at the right, the way of a cell below it.
+
+    `status` carries words for the status line, `bug` an exception for the crash dialog; `errors` is
+    where a person is told of problems. Cells are kept in `folder`, the studio's own if None.
+    """
+
+    status = Signal(str)
+    bug = Signal(object)
+
+    def __init__(
+        self, session: Session, folder: Path | None = None, parent: QWidget | None = None
+    ) -> None:
+        super().__init__(parent)
+        self.setObjectName("gridPage")
+        self.session, self._folder = session, folder
+        self.errors = ErrorBox()
+        self.runner = Runner(session.engine, self.receive)
+        self.saver = Runner(session.engine, self._saved)
+        self.panel = RecipePanel()
+        self.panel.seed.lock.hide()  # a grid goes on with its cells, so its seed always stays
+        self.across = AxisEditor(self.tr("Across"), "gridX")
+        self.down = AxisEditor(self.tr("Down"), "gridY")
+        self.vary = QCheckBox(self.tr("A seed each"))
+        self.vary.setObjectName("gridVarySeed")
+        self.vary.setToolTip(self.tr("Every cell has another seed; else all have the same"))
+        self.view = GridView()
+        self.timeline = Timeline()
+        room = self.timeline.sizePolicy()
+        room.setRetainSizeWhenHidden(True)  # the cells must not move under a double click
+        self.timeline.setSizePolicy(room)
+        self._grid: _Grid | None = None
+        self._changed = True  # whether what is set is not what was run last
+        self._why_not = ""
+        self._looked_at: Place | None = None  # the cell whose way the timeline has
+        self._thumbnails = 0  # frames of the chosen cell that the timeline already has
+        self._lay_out()
+        self._connect()
+        self.across.set_axis(Axis("steps", ("5", "10", "20", "50")))
+        self.down.set_axis(Axis("sampler", ("dpm2m", "ancestral", "pc")))
+        self.view.clear(
+            self.tr("Two settings, side by side"),
+            self.tr("Choose what changes across and down, and press Run. Cheap cells come first."),
+        )
+        self._model_changed()
+        self.panel.count.setValue(1)
+        self._choose(None)
+
+    def runners(self) -> list[Runner]:
+        """Every runner of the page, for closing in order."""
+        return [self.runner, self.saver]
+
+    # -- layout -------------------------------------------------------------------------------------
+
+    def _lay_out(self) -> None:
+        split = QSplitter(Qt.Orientation.Horizontal)
+        split.setObjectName("gridSplit")
+        split.setChildrenCollapsible(False)
+        split.addWidget(self._left())
+        split.addWidget(self._right())
+        split.setStretchFactor(1, 1)
+        split.setSizes([300, 900])
+        box = QVBoxLayout(self)
+        box.setContentsMargins(0, 0, 0, 0)
+        box.addWidget(split)
+
+    def _left(self) -> QWidget:
+        inputs = QWidget()
+        rows = QVBoxLayout(inputs)
+        rows.setContentsMargins(0, 0, 0, 0)
+        rows.setSpacing(12)
+        for widget in (self.across, self.down, self.vary, self.panel):
+            rows.addWidget(widget)
+        rows.addStretch()
+        self.cost = QLabel()
+        self.cost.setObjectName("cost")
+        self.cost.setWordWrap(True)
+        self.progress = QProgressBar()
+        self.progress.setAccessibleName(self.tr("Progress"))
+        self.progress.setTextVisible(False)
+        self.progress.hide()
+        self.verbs = _GridBar(self)
+        side = QWidget()
+        side.setMinimumWidth(280)
+        side.setMaximumWidth(400)
+        box = QVBoxLayout(side)
+        box.setContentsMargins(12, 12, 8, 12)
+        box.setSpacing(8)
+        box.addWidget(scrolled(inputs), 1)
+        for widget in (self.cost, self.errors, self.progress, self.verbs):
+            box.addWidget(widget)
+        return side
+
+    def _right(self) -> QWidget:
+        self.told = heading("")
+        self.told.setObjectName("gridTold")
+        self.about = muted()
+        self.about.setObjectName("gridAbout")
+        self.next_button = tool_button(
+            "finish", self.tr("Make next"), self.tr("Make this cell before the others (Enter)")
+        )
+        self.next_button.setObjectName("gridNext")
+        self.save_button = self._save_menu()
+        above, below = QHBoxLayout(), QHBoxLayout()
+        fit = tool_button("zoom-fit", self.tr("Fit"), self.tr("Show the whole table (Ctrl+0)"))
+        fit.setObjectName("gridFit")
+        fit.clicked.connect(self.view.zoom_to_fit)
+        above.addStretch()
+        above.addWidget(fit)
+        above.addWidget(self.save_button)
+        below.addWidget(self.told)
+        below.addWidget(self.about, 1)
+        below.addWidget(self.next_button)
+        right = QWidget()
+        box = QVBoxLayout(right)
+        box.setContentsMargins(4, 12, 12, 8)
+        box.setSpacing(6)
+        box.addLayout(above)
+        box.addWidget(self.view, 1)
+        box.addLayout(below)
+        box.addWidget(self.timeline)
+        return right
+
+    def _save_menu(self) -> QToolButton:
+        menu = QMenu(self)
+        for text, key, legend in (
+            (self.tr("Picture with legend, and tables…"), "Ctrl+S", True),
+            (self.tr("Picture without legend, and tables…"), "Ctrl+Shift+S", False),
+        ):
+            action = menu.addAction(text, lambda legend=legend: self._ask_save(legend))
+            action.setShortcut(QKeySequence(key))
+            action.setShortcutContext(Qt.ShortcutContext.WidgetWithChildrenShortcut)
+            self.addAction(action)
+        tip = self.tr("Save the cells there are as a PNG with the recipe, a CSV and a JSON")
+        button = tool_button("save", self.tr("Save"), tip)
+        button.setObjectName("gridSave")
+        button.setPopupMode(QToolButton.ToolButtonPopupMode.InstantPopup)
+        button.setMenu(menu)
+        return button
+
+    def _connect(self) -> None:
+        for editor in (self.across, self.down, self.panel):
+            editor.changed.connect(self._edited)
+        self.vary.toggled.connect(lambda _: self._edited())
+        self.view.chosen.connect(lambda column, row: self._choose((column, row)))
+        self.view.wanted_next.connect(lambda column, row: self.make_next((column, row)))
+        self.next_button.clicked.connect(self._next_clicked)
+        self.timeline.scrubbed.connect(self._scrub)
+        self.timeline.live_requested.connect(self._follow)
+        self.runner.state_changed.connect(self._state)
+        for runner in self.runners():
+            runner.failed.connect(self._fail)
+            runner.bug.connect(self.bug)
+        self.session.model_changed.connect(lambda _: self._model_changed())
+        self.session.shelf_changed.connect(self._model_changed)
+        context = Qt.ShortcutContext.WindowShortcut
+        QShortcut(QKeySequence("Escape"), self, self.runner.stop, context=context)
+
+    # -- what is set --------------------------------------------------------------------------------
+
+    def job(self) -> GridJob:
+        """What Run starts. Raises SpecError if something is missing or makes no sense."""
+        job = GridJob(self.recipe(), self._folder)
+        job.cells()
+        return job
+
+    def recipe(self) -> GridRecipe:
+        """The grid as it is set. Raises SpecError if a part of it makes no sense."""
+        x, y, base = self.across.axis(), self.down.axis(), self.panel.job()
+        seeded = "seed" in (x.name, y.name)
+        return GridRecipe(base=base, x=x, y=y, vary_seed=self.vary.isChecked() and not seeded)
+
+    def open_recipe(self, recipe: dict[str, Any]) -> None:
+        """Show the settings of a grid's recipe. Raises SpecError if it is none, or the model is not
+        here."""
+        found = spec.from_dict(GridRecipe, recipe)
+        if not any(e.name == found.base.model and e.info for e in self.session.shelf.entries()):
+            raise SpecError(
+                self.tr("The model {name} is not here.").format(name=found.base.model),
+                self.tr("Get it on the Models page, then open the recipe again."),
+            )
+        self.session.choose_model(found.base.model)
+        self.panel.show_job(found.base)
+        self.across.set_axis(found.x)
+        self.down.set_axis(found.y)
+        self.vary.setChecked(found.vary_seed)
+        self._edited()
+
+    def _model_changed(self) -> None:
+        count = self.panel.count.value()
+        self.panel.set_model(self.session.model)
+        self.panel.count.setValue(count)
+        self._edited()
+
+    def _edited(self) -> None:
+        self._changed = True
+        offers = self._offers()
+        self.across.offer(offers)
+        self.down.offer(offers)
+        axes = self.across.setting, self.down.setting
+        self.vary.setEnabled(all(combo.currentData() != "seed" for combo in axes))
+        self._check()
+
+    def _offers(self) -> dict[str, Offer]:
+        """Values to begin with, for the model and the sample that are chosen."""
+        classes = self.panel.classes
+        known = [classes.itemData(i) for i in range(classes.count())]
+        known = tuple(name for name in known if name)
+        classless = "" if known else self.tr("This model was trained without classes.")
+        model, entries = self.session.model, self.session.shelf.entries()
+        usable = tuple(e.name for e in entries if e.info is not None)
+        shape = model.info.shape if model and model.info else None
+        fitting = [e.name for e in entries if e.info is not None and e.info.shape == shape]
+        fitting.sort(key=lambda name: model is None or name != model.name)
+        seed = self.panel.seed.value()
+        return {
+            "sampler": Offer(("dpm2m", "ancestral", "pc"), (*SAMPLERS, *PRESETS)),
+            "steps": Offer(("5", "10", "20", "50")),
+            "snr": Offer(("0.08", "0.16", "0.32")),
+            "corrector.steps": Offer(("1", "2", "4")),
+            "tolerance": Offer(("0.1", "0.01", "0.001")),
+            "temperature": Offer(("0.8", "0.9", "1")),
+            "guidance": Offer(("1", "2", "4"), why_not=classless),
+            "seed": Offer(tuple(str((seed + i) % 2**32) for i in range(_FILLED))),
+            "class": Offer(
+                tuple(n for n in known if n != "each")[:_FILLED], known, why_not=classless
+            ),
+            "model": Offer(tuple(fitting[:_FILLED]), usable),
+        }
+
+    def _check(self) -> None:
+        """Tell what is wrong beside where it is, else what the grid will cost."""
+        self._why_not = ""
+        for editor in (self.across, self.down):
+            try:
+                editor.axis()
+                editor.tell("")
+            except SpecError as error:
+                editor.tell(str(error))
+                self._why_not = str(error)
+        if not self._why_not:
+            try:
+                self._check_together()
+            except SpecError as error:
+                self._why_not = str(error)
+        self._tell_cost()
+        self._show_state()
+
+    def _check_together(self) -> None:
+        """Raises SpecError, told beside the axis it is about, if the parts do not go together."""
+        recipe = self.recipe()
+        names = recipe.x.name, recipe.y.name
+        try:
+            if names[0] and names[0] == names[1]:
+                raise SpecError(self.tr("Both axes change the same setting."))
+            if "guidance" in names and "class" not in names and not recipe.base.classes:
+                raise SpecError(self.tr("Guidance needs a class: choose one in the recipe."))
+            GridJob(recipe).cells()
+        except SpecError as error:
+            alone = _alone(recipe) == error.message or names[0] == "guidance" != names[1]
+            editor, name = (self.across, names[0]) if alone else (self.down, names[1])
+            lacks = name in _HAS and "has no setting" in error.message
+            editor.tell(self._way_out(_HAS[name]) if lacks else str(error))
+            raise
+
+    def _way_out(self, sampler: str) -> str:
+        return self.tr("Not every sampler here has this. Choose {sampler} as the sampler.").format(
+            sampler=spec.title(SAMPLERS[sampler])
+        )
+
+    # -- running ------------------------------------------------------------------------------------
+
+    def start(self) -> None:
+        """Make the grid as it is set; one that was begun goes on where it was."""
+        self.errors.clear()
+        self.runner.start(self._begin)
+
+    def _begin(self) -> GridJob:
+        job, before = self.job(), self._grid
+        same = before is not None and before.job == job
+        self._grid = _Grid(job, before.trajectories if before is not None and same else {})
+        self._changed = False
+        recipe = job.recipe
+        across = tuple(grid.said(recipe.x, i) for i in range(len(recipe.x.values)))
+        down = tuple(grid.said(recipe.y, i) for i in range(len(recipe.y.values)))
+        self.view.lay(across, down)
+        self._choose(None)
+        self.save_button.setEnabled(False)
+        self.progress.setRange(0, 0)
+        return job
+
+    def make_next(self, place: Place) -> None:
+        """Make a cell before the others, if it waits."""
+        if (shown := self._grid) is None or not self._waits(place):
+            return
+        self.runner.send(First((place,)))
+        shown.order.sort(key=lambda p: p != place)
+        self._show_order()
+        self._show_next()
+        self.status.emit(self.tr("{cell} is made next").format(cell=shown.legend(place)))
+
+    def _waits(self, place: Place | None) -> bool:
+        shown = self._grid
+        return shown is not None and place in shown.order and self.runner.busy
+
+    def _next_clicked(self) -> None:
+        if self.view.current is not None:
+            self.make_next(self.view.current)
+
+    def _state(self, state: str) -> None:
+        self._show_state()
+        self._show_next()
+        if told := self.verbs.told(state):
+            self.status.emit(told)
+        if state == "idle":
+            self._over()
+
+    def _show_state(self) -> None:
+        tip = self.tr("Make the cells of the grid (Ctrl+Return)")
+        self.verbs.show_state(self.runner.state, self._why_not, tip)
+        self.progress.setVisible(self.runner.busy)
+
+    def _over(self) -> None:
+        """The run has ended, or was stopped: cells under way are not kept."""
+        if (shown := self._grid) is None:
+            return
+        if shown.making is not None:
+            shown.trajectories.pop(shown.making, None)
+            shown.order.insert(0, shown.making)
+            shown.making = None
+        for place in shown.order:
+            self.view.show_cell(place, "waiting", self.tr("Not made"))
+            self.view.empty(place)
+        self.save_button.setEnabled(bool(shown.done))
+        self._choose(self.view.current)
+        self._tell_cost()
+        if not shown.ended and shown.laid is not None:
+            self.status.emit(
+                self.tr("Stopped. {done} of {all} cells are kept; Run goes on from there.").format(
+                    done=len(shown.done), all=len(shown.laid.cells)
+                )
+            )
+
+    def _fail(self, error: StudioError) -> None:
+        self.errors.show_error(error)
+        self.status.emit(error.message)
+
+    # -- events -------------------------------------------------------------------------------------
+
+    def receive(self, event: Event) -> None:
+        if (shown := self._grid) is None:
+            return
+        place = shown.place(event.lane)
+        match event:
+            case Note():
+                self.status.emit(self.tr(event.text))
+            case Laid():
+                self._laid(shown, event)
+            case Begun():
+                self._cell_begun(shown, place, event.trajectory)
+            case Picture():
+                self._picture(place, event)
+            case Progress():
+                self._step(shown, place, event)
+            case CellDone():
+                self._cell_done(shown, event)
+            case Failed():
+                self._cell_failed(shown, place, event)
+            case Finished():
+                shown.ended = True
+                self._told_end(shown)
+
+    def _laid(self, shown: _Grid, event: Laid) -> None:
+        shown.laid = event
+        shown.order = [(cell.column, cell.row) for cell in event.cells]
+        self.progress.setRange(0, len(event.cells))
+        self._show_order()
+        self._tell_cost()
+        if event.kept:
+            self.status.emit(
+                self.tr("Going on: {kept} of {all} cells are kept from before.").format(
+                    kept=event.kept, all=len(event.cells)
+                )
+            )
+        else:
+            self.status.emit(self.tr("Making {count} cells").format(count=len(event.cells)))
+
+    def _cell_begun(self, shown: _Grid, place: Place, trajectory: Trajectory) -> None:
+        shown.making = place
+        shown.trajectories[place] = trajectory
+        self._leave_order(shown, place)
+        self.view.show_cell(place, "making", self.tr("Being made"))
+        if place == self.view.current:
+            self._choose(place)
+
+    def _picture(self, place: Place, event: Picture) -> None:
+        if place == self.view.current:
+            self.timeline.set_live(event.frame.log_snr)
+            self._add_thumbnails(place)
+        if not self._looks_back(place):
+            self.view.show_pictures(place, event.frame.x)
+
+    def _step(self, shown: _Grid, place: Place, event: Progress) -> None:
+        words = self.tr("step {step} of {total}").format(step=event.step, total=event.total)
+        self.view.show_cell(place, "making", words)
+        self._tell_cost()
+
+    def _cell_done(self, shown: _Grid, event: CellDone) -> None:
+        place = event.column, event.row
+        shown.done[place] = event
+        shown.making = None
+        self._leave_order(shown, place)
+        if event.trajectory is not None:
+            shown.calls += event.calls
+            shown.seconds += event.seconds
+        words = self.tr("{calls} calls · {time}").format(
+            calls=event.calls, time=duration(event.seconds)
+        )
+        self.view.show_cell(place, "done", words)
+        if not self._looks_back(place):
+            self.view.show_pictures(place, event.pictures)
+        if place == self.view.current:
+            self._add_thumbnails(place)
+            self._tell_cell(place)
+        self.save_button.setEnabled(True)
+        self._count_up(shown)
+
+    def _cell_failed(self, shown: _Grid, place: Place, event: Failed) -> None:
+        shown.failed += 1
+        shown.making = None
+        shown.trajectories.pop(place, None)
+        self._leave_order(shown, place)
+        # What it is stands at the edges already.
+        where = shown.legend(place).replace(" · ", " ") + ": "
+        self.view.show_cell(place, "failed", event.message.removeprefix(where))
+        self.view.empty(place)
+        self.status.emit(event.message)
+        if place == self.view.current:
+            self._choose(place)
+        self._count_up(shown)
+
+    def _count_up(self, shown: _Grid) -> None:
+        self.progress.setValue(len(shown.done) + shown.failed)
+        self._show_next()
+        self._tell_cost()
+
+    def _leave_order(self, shown: _Grid, place: Place) -> None:
+        if place in shown.order:
+            shown.order.remove(place)
+            self._show_order()
+
+    def _show_order(self) -> None:
+        if self._grid is None:
+            return
+        for number, place in enumerate(self._grid.order, 1):
+            words = self.tr("Next") if number == 1 else self.tr("No. {n}").format(n=number)
+            if self.view.cell(place).words != words:
+                self.view.show_cell(place, "waiting", words)
+
+    # -- the cost -----------------------------------------------------------------------------------
+
+    def _tell_cost(self) -> None:
+        """Before a run what it will cost, then how far it is, at last what was true."""
+        shown = self._grid
+        if self.runner.busy and shown is not None:
+            self.cost.setText(self._going(shown))
+        elif self._why_not:
+            told = self.across.problem.text() or self.down.problem.text()
+            self.cost.setText("" if told else self._why_not)  # not twice
+        elif self._changed or shown is None or not self._truth(shown):
+            self.cost.setText(self._expected())
+        else:
+            self.cost.setText(self._truth(shown))
+
+    def _expected(self) -> str:
+        cells = self.job().cells()
+        open_ended = sum(cell.calls is None for cell in cells)
+        text = self.tr("{cells} cells, {calls} network calls.").format(
+            cells=len(cells), calls=sum(cell.calls or 0 for cell in cells)
+        )
+        if open_ended:
+            text += " " + self.tr(
+                "{cells} of them take as many more as their tolerance asks."
+            ).format(cells=open_ended)
+        return text
+
+    def _going(self, shown: _Grid) -> str:
+        if (laid := shown.laid) is None:
+            return self.tr("Measuring what a network call takes")
+        text = self.tr("{done} of {all} cells").format(done=len(shown.done), all=len(laid.cells))
+        if math.isnan(laid.seconds) or not laid.calls:
+            return text
+        left = max(0, laid.calls - shown.calls)
+        each = shown.seconds / shown.calls if shown.calls else laid.seconds / laid.calls
+        return text + self.tr("; predicted {expected}, about {left} left").format(
+            expected=duration(laid.seconds), left=duration(left * each)
+        )
+
+    def _truth(self, shown: _Grid) -> str:
+        """What the run took, and what was kept from before; empty if it made and found nothing."""
+        if (laid := shown.laid) is None:
+            return ""
+        facts = {"calls": shown.calls, "time": duration(shown.seconds)}
+        parts: list[str] = []
+        if shown.calls and shown.ended and not shown.failed and not math.isnan(laid.seconds):
+            parts += [
+                self.tr(
+                    "Took {calls} network calls, {time}; predicted were {guess} and {expected}."
+                ).format(**facts, guess=laid.calls, expected=duration(laid.seconds))
+            ]
+        elif shown.calls:
+            parts += [self.tr("Took {calls} network calls, {time}.").format(**facts)]
+        if laid.kept:
+            kept = self.tr("{kept} cells were kept from before.").format(kept=laid.kept)
+            parts += [kept]
+        return " ".join(parts)
+
+    def _told_end(self, shown: _Grid) -> None:
+        if shown.failed:
+            text = self.tr("The grid is made, but {failed} cells failed").format(
+                failed=shown.failed
+            )
+        else:
+            text = self.tr("The grid is made: {count} cells").format(count=len(shown.done))
+        self.status.emit(text)
+
+    # -- the way of a cell --------------------------------------------------------------------------
+
+    def _choose(self, place: Place | None) -> None:
+        """Show how a cell came about."""
+        self._put_back()
+        shown = self._grid
+        way = shown.trajectories.get(place) if shown is not None and place is not None else None
+        self._looked_at = place
+        self.timeline.setVisible(way is not None)
+        self._thumbnails = 0
+        if way is not None and place is not None:
+            self.timeline.begin(way.low, way.high)
+            self._add_thumbnails(place)
+        self._tell_cell(place)
+        self._show_next()
+
+    def _put_back(self) -> None:
+        """The cell that was looked back in shows its end again."""
+        before, shown = self._looked_at, self._grid
+        if (
+            shown is not None
+            and before is not None
+            and before in shown.done
+            and self._looks_back(before)
+        ):
+            self.timeline.set_playhead(None)
+            self.view.show_pictures(before, shown.done[before].pictures)
+
+    def _looks_back(self, place: Place) -> bool:
+        return place == self._looked_at and self.timeline.playhead is not None
+
+    def _add_thumbnails(self, place: Place) -> None:
+        assert self._grid is not None
+        way = self._grid.trajectories.get(place)
+        frames = way.frames if way is not None else []
+        self._thumbnails = min(self._thumbnails, len(frames))  # a full budget thins the frames
+        for frame in frames[self._thumbnails :]:
+            self.timeline.add(frame.log_snr, frame.denoised[0])
+        self._thumbnails = len(frames)
+
+    def _scrub(self, log_snr: float) -> None:
+        place, shown = self.view.current, self._grid
+        if shown is None or place is None or place not in shown.trajectories:
+            return
+        frame = shown.trajectories[place].nearest(log_snr)
+        if frame is not None:
+            self.timeline.set_playhead(frame.log_snr)
+            self.view.show_pictures(place, frame.x)
+            self.about.setText(self.tr("step {step}").format(step=frame.step))
+
+    def _follow(self) -> None:
+        place, shown = self.view.current, self._grid
+        self.timeline.set_playhead(None)
+        if shown is None or place is None:
+            return
+        if place in shown.done:
+            self.view.show_pictures(place, shown.done[place].pictures)
+        elif place in shown.trajectories and shown.trajectories[place].frames:
+            self.view.show_pictures(place, shown.trajectories[place].frames[-1].x)
+        self._tell_cell(place)
+
+    def _tell_cell(self, place: Place | None) -> None:
+        shown = self._grid
+        if shown is None or place is None:
+            self.told.clear()
+            hint = self.tr("Choose a cell to see how it came about.")
+            self.about.setText("" if shown is None else hint)
+            return
+        cell = self.view.cell(place)
+        self.told.setText(shown.legend(place))
+        text = cell.words
+        if cell.state == "done" and place not in shown.trajectories:
+            text += " · " + self.tr("kept from before, so its way from noise is not there")
+        elif self._looks_back(place):
+            return
+        self.about.setText("" if cell.state == "making" else text)
+
+    def _show_next(self) -> None:
+        place, shown = self.view.current, self._grid
+        self.next_button.setVisible(self._waits(place))
+        first = shown is not None and shown.order[:1] == [place]
+        self.next_button.setEnabled(not first)
+
+    # -- saving -------------------------------------------------------------------------------------
+
+    def _ask_save(self, legend: bool) -> None:
+        if self._grid is None or not self._grid.done:
+            self.status.emit(self.tr("There is no cell to save yet"))
+            return
+        title = self.tr("Save the grid, with its tables beside it")
+        path, _ = QFileDialog.getSaveFileName(self, title, "grid.png", "PNG (*.png)")
+        if path:
+            self.save_to(Path(path), legend)
+
+    def save_to(self, path: Path, legend: bool = True) -> None:
+        """Write the cells there are as a PNG, and a .csv and a .json of the same name."""
+        if (shown := self._grid) is None or not shown.done:
+            return
+        target = path if path.suffix.lower() == ".png" else path.with_name(f"{path.name}.png")
+        done, facts = dict(shown.done), shown.facts
+
+        def call() -> Path:
+            grid.write(shown.job, done, target, legend, facts)
+            return target
+
+        self.errors.clear()
+        self.saver.start(lambda: Work(self.tr("Saving"), call))
+
+    def _saved(self, event: Event) -> None:
+        if isinstance(event, Done):
+            told = self.tr("Saved {path}, with its tables beside it").format(path=event.value)
+            self.status.emit(told)
+
+
+class _GridBar(RunBar):
+    """The RunBar of a grid, whose cells are not gone through step by step."""
+
+    def __init__(self, page: GridPage) -> None:
+        super().__init__(page, page.runner, page.start)
+        self.step.hide()
+        self.finish.hide()
+
+    def one_step(self) -> None:
+        pass
+
+    def finish_quickly(self) -> None:
+        pass
+
+
+def _alone(recipe: GridRecipe) -> str:
+    """What is wrong with the axis across alone; empty if nothing."""
+    try:
+        GridJob(replace(recipe, y=Axis())).cells()
+    except SpecError as error:
+        return error.message
+    return ""

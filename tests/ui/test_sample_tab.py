@@ -1,0 +1,392 @@
+"""The history, the queue, branches and files of runs in the Sample mode, as a person uses them."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from collections.abc import Callable, Coroutine
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import qasync
+from PySide6.QtCore import Qt
+from PySide6.QtTest import QTest
+from PySide6.QtWidgets import QMessageBox
+
+from studio import app, spec
+from studio.diffusion.catalog import SAMPLERS
+from studio.engine.jobs import SampleJob
+from studio.settings import Settings
+from studio.ui.branches import ROW
+from studio.ui.main_window import MainWindow
+from studio.ui.tabs.sample import SampleTab
+
+Work = Callable[[MainWindow, SampleTab], Coroutine[Any, Any, None]]
+
+
+@pytest.fixture
+def with_tab(qapp: Any, home: Path, tiny_checkpoint: Path) -> Callable[..., None]:
+    """Runs a coroutine function with an open window and its Sample mode; may be called again, as a
+    later session."""
+    qapp.setQuitOnLastWindowClosed(False)
+    (home / "models").mkdir(parents=True)
+    tiny_checkpoint.rename(home / "models" / "tiny")
+
+    async def whole(work: Work) -> None:
+        window = app.build(Settings(model="tiny", rate=60.0))
+        window.show()
+        window.activateWindow()
+        tab = window.tabs["sample"]
+        assert isinstance(tab, SampleTab)
+        try:
+            tab.panel.sampler.set_value(SAMPLERS["ancestral"](steps=12))
+            tab.panel.count.setValue(2)
+            async with asyncio.timeout(60):
+                await work(window, tab)
+        finally:
+            await window.shutdown()
+
+    def run(work: Work) -> None:
+        with qasync.QEventLoop(qapp) as loop:
+            loop.run_until_complete(whole(work))
+
+    return run
+
+
+async def until(condition: Callable[[], Any]) -> None:
+    while not condition():
+        await asyncio.sleep(0.005)
+
+
+async def ran(tab: SampleTab) -> None:
+    """Until nothing runs or waits, and the results are on disk."""
+    await until(lambda: not tab.runner.busy and tab.session.queue.running is None)
+    await tab.history.errands.done()
+
+
+async def run(tab: SampleTab) -> np.ndarray:
+    tab.start()
+    await ran(tab)
+    assert tab.result is not None
+    return tab.result.pictures
+
+
+def go_to(tab: SampleTab, share: float) -> None:
+    """The playhead to a kept moment."""
+    times = tab.timeline.times
+    tab.timeline._scrub(times[int(share * (len(times) - 1))])
+
+
+async def answer(window: MainWindow, text: str) -> str:
+    """Press a button of the question that comes; what it said."""
+    await until(lambda: window.findChild(QMessageBox, "question"))
+    question = window.findChild(QMessageBox, "question")
+    assert question is not None
+    said = f"{question.text()} {question.informativeText()}"
+    next(b for b in question.buttons() if b.text() == text).click()
+    return said
+
+
+def long(tab: SampleTab) -> None:
+    tab.panel.sampler.set_value(SAMPLERS["ancestral"](steps=3000))
+
+
+# -- history ------------------------------------------------------------------------------------
+
+
+def test_results_are_there_in_the_next_session_with_pictures_and_recipe(with_tab: Any) -> None:
+    made: list[np.ndarray] = []
+
+    async def first(window: MainWindow, tab: SampleTab) -> None:
+        tab.panel.seed.set_value(41)
+        made.append(await run(tab))
+
+    async def second(window: MainWindow, tab: SampleTab) -> None:
+        await until(lambda: tab.history.tiles.items)
+        id = tab.history.tiles.items[0].id
+        tab.history.opened.emit(id)
+        await until(lambda: tab.view.count == 2)
+        assert (tab.view.picture(1) == made[0][1]).all()
+        tab.history.recipe_requested.emit(id)
+        await until(lambda: tab.panel.seed.value() == 41)
+        assert (await run(tab) == made[0]).all()
+
+    with_tab(first)
+    with_tab(second)
+
+
+def test_the_bound_of_the_history_is_a_setting(with_tab: Any) -> None:
+    async def first(window: MainWindow, tab: SampleTab) -> None:
+        tab.history._limit(5 * 10**9)
+
+    with_tab(first)
+    assert Settings.load().history_bytes == 5 * 10**9
+
+
+def test_a_kept_result_is_looked_at_while_another_run_goes_on(with_tab: Any) -> None:
+    async def work(window: MainWindow, tab: SampleTab) -> None:
+        made = await run(tab)
+        await until(lambda: tab.history.tiles.items)
+        long(tab)
+        tab.start()
+        await until(lambda: tab._live >= 0 and len(tab.timeline.times) > 3)
+        tab.history.opened.emit(tab.history.tiles.items[0].id)
+        await until(lambda: tab._opened is not None)
+        moments = len(tab.timeline.times)
+        await until(lambda: len(tab.timeline.times) > moments)
+        assert (tab.view.picture(0) == made[0]).all()
+        tab._follow()
+        assert tab._shown is not None
+        tab.runner.stop()
+
+    with_tab(work)
+
+
+def test_kept_results_are_set_up_as_a_race(with_tab: Any) -> None:
+    async def work(window: MainWindow, tab: SampleTab) -> None:
+        await run(tab)
+        tab.panel.sampler.set_value(SAMPLERS["rk45"]())
+        await run(tab)
+        await until(lambda: len(tab.history.tiles.items) == 2)
+        tab.history.compare_requested.emit([item.id for item in tab.history.tiles.items])
+        await until(lambda: window.modes.currentWidget() is window.tabs["compare"])
+        lanes = window.tabs["compare"].race.editor.recipe().lanes
+        assert [spec.kind(lane.sampler) for lane in lanes] == ["rk45", "ancestral"]
+
+    with_tab(work)
+
+
+# -- queue --------------------------------------------------------------------------------------
+
+
+def test_what_is_added_during_a_run_follows_it_in_the_order_asked_for(with_tab: Any) -> None:
+    async def work(window: MainWindow, tab: SampleTab) -> None:
+        long(tab)
+        tab.start()
+        assert tab.queue_button.isVisible()
+        tab.panel.sampler.set_value(SAMPLERS["ancestral"](steps=5))
+        for seed, first in ((1, False), (2, False), (3, True)):
+            tab.panel.seed.set_value(seed)
+            tab.add_to_queue(first)
+        queue = tab.session.queue
+        assert [e.recipe["seed"] for e in queue.waiting()] == [3, 1, 2]
+        tab.runner.stop()
+        await ran(tab)
+        await until(lambda: [i.seed for i in tab.history.tiles.items] == [2, 1, 3])
+        assert not tab.queue_button.isVisible()
+
+    with_tab(work)
+
+
+def test_a_recipe_that_cannot_run_is_told_of_and_the_next_one_runs(with_tab: Any) -> None:
+    async def work(window: MainWindow, tab: SampleTab) -> None:
+        gone = spec.to_dict(SampleJob("gone", count=1))
+        for recipe in ({"kind": "paint"}, {"count": "many"}, gone):
+            tab.errors.clear()
+            tab.session.queue.put(recipe)
+            await ran(tab)
+            assert tab.errors.text
+        assert len(await run(tab)) == 2
+
+    with_tab(work)
+
+
+def test_what_waited_when_the_studio_closed_is_offered_and_not_started(
+    with_tab: Any, home: Path
+) -> None:
+    async def first(window: MainWindow, tab: SampleTab) -> None:
+        long(tab)
+        tab.start()
+        tab.panel.sampler.set_value(SAMPLERS["ancestral"](steps=5))
+        tab.panel.seed.set_value(77)
+        tab.add_to_queue()
+
+    async def second(window: MainWindow, tab: SampleTab) -> None:
+        queue = tab.session.queue
+        assert [e.recipe["seed"] for e in queue.offered()] == [77]
+        assert not tab.runner.busy
+        queue.accept()
+        assert tab.runner.busy
+        await ran(tab)
+        assert tab.result is not None and tab.result.recipe["seed"] == 77
+
+    with_tab(first)
+    assert len(json.loads((home / "queue.json").read_text())["waiting"]) == 1
+    with_tab(second)
+
+
+# -- branches -----------------------------------------------------------------------------------
+
+
+def test_a_branch_shares_its_past_and_comes_again_from_its_recipe(with_tab: Any) -> None:
+    async def work(window: MainWindow, tab: SampleTab) -> None:
+        trunk = await run(tab)
+        go_to(tab, 0.5)
+        left = tab.timeline.playhead
+        QTest.keyClick(tab, Qt.Key.Key_B)
+        await ran(tab)
+        first, branch = tab.tree.nodes
+        assert branch.parent == first.id and left is not None and branch.log_snr <= left + 1e-6
+        assert branch.result is not None and (branch.result.pictures != trunk).any()
+        assert tab.branches.isVisible()
+        assert tab.timeline.times[0] == first.trajectory.frames[0].log_snr
+        tab.open_recipe(branch.result.recipe)
+        assert (await run(tab) == branch.result.pictures).all()
+        tab.open_recipe(branch.result.recipe)
+        tab.panel.changed.emit()
+        assert tab.job().branches == ()
+
+    with_tab(work)
+
+
+def test_the_branch_that_is_clicked_is_looked_at(with_tab: Any) -> None:
+    async def work(window: MainWindow, tab: SampleTab) -> None:
+        trunk = await run(tab)
+        go_to(tab, 0.4)
+        tab.branch(temperature=0.8)
+        await ran(tab)
+        rows = tab.branches.rows
+        place = rows.rect().topLeft()
+        QTest.mouseClick(rows, Qt.MouseButton.LeftButton, pos=place + place.__class__(40, ROW // 2))
+        assert tab._node == 0 and (tab.view.picture(0) == trunk[0]).all()
+        assert rows.tree.nodes[1].label == "temperature 0.8"
+        rows.setFocus()
+        QTest.keyClick(rows, Qt.Key.Key_Down)
+        assert tab._node == 1
+        go_to(tab, 0.1)  # before the branch: a branch from here leaves the trunk
+        tab.branch_seed()
+        await ran(tab)
+        assert tab.tree.nodes[2].parent == 0
+
+    with_tab(work)
+
+
+def test_a_flow_on_another_seed_says_that_nothing_changes(with_tab: Any) -> None:
+    async def work(window: MainWindow, tab: SampleTab) -> None:
+        said: list[str] = []
+        tab.status.connect(said.append)
+        tab.panel.sampler.set_value(SAMPLERS["heun"](steps=8))
+        trunk = await run(tab)
+        go_to(tab, 0.5)
+        tab.branch_seed()
+        await ran(tab)
+        assert any("draws no noise" in text for text in said)
+        assert (tab.tree.nodes[1].result.pictures == trunk).all()
+
+    with_tab(work)
+
+
+def test_a_branch_needs_a_moment_and_something_that_is_other(with_tab: Any) -> None:
+    async def work(window: MainWindow, tab: SampleTab) -> None:
+        assert not tab.branch_button.isEnabled()
+        await run(tab)
+        tab.branch_seed()
+        assert "Go back" in window.status.text()
+        go_to(tab, 0.5)
+        tab.branch()
+        assert "Nothing is other" in tab.errors.text
+        assert len(tab.tree.nodes) == 1
+
+    with_tab(work)
+
+
+def test_a_branch_asked_for_during_a_run_comes_after_it_in_its_tree(with_tab: Any) -> None:
+    async def work(window: MainWindow, tab: SampleTab) -> None:
+        tab.panel.sampler.set_value(SAMPLERS["ancestral"](steps=100))
+        tab.start()
+        await until(lambda: len(tab.timeline.times) > 8)
+        go_to(tab, 0.5)
+        tab.branch(sampler=SAMPLERS["heun"](steps=4))
+        assert len(tab.session.queue.waiting()) == 1
+        await ran(tab)
+        assert [n.parent for n in tab.tree.nodes] == [None, 0]
+        assert all(n.result is not None for n in tab.tree.nodes)
+
+    with_tab(work)
+
+
+# -- files --------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("kind", "name"),
+    [
+        ("trajectory", "c.traj"),
+        pytest.param("strip", "a.png", marks=pytest.mark.slow),
+        pytest.param("film", "b.gif", marks=pytest.mark.slow),
+    ],
+)
+def test_a_run_is_saved_whole_even_from_a_branch(
+    with_tab: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, kind: str, name: str
+) -> None:
+    path = tmp_path / name
+    monkeypatch.setattr("studio.ui.keeping.QFileDialog.getSaveFileName", lambda *_: (str(path), ""))
+
+    async def work(window: MainWindow, tab: SampleTab) -> None:
+        await run(tab)
+        go_to(tab, 0.5)
+        tab.branch_seed()
+        await ran(tab)
+        moments = len(tab.timeline.times)
+        tab.save(kind)
+        await until(path.exists)
+        await until(lambda: str(path) in window.status.text())
+        if kind == "trajectory":
+            window.open_path(path)
+            await until(lambda: tab.tree.nodes[0].label == "c")
+            assert len(tab.timeline.times) == moments
+            go_to(tab, 0.9)
+            tab.branch_seed()
+            await ran(tab)
+            assert len(tab.tree.nodes) == 2
+
+    with_tab(work)
+
+
+def test_a_replay_tells_what_differs_and_then_how_it_came_out(
+    with_tab: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / "a.replay"
+    monkeypatch.setattr("studio.ui.keeping.QFileDialog.getSaveFileName", lambda *_: (str(path), ""))
+
+    async def work(window: MainWindow, tab: SampleTab) -> None:
+        await run(tab)
+        tab.save("replay")
+        await until(path.exists)
+        data = json.loads(path.read_text())
+        path.write_text(json.dumps(data | {"made": data["made"] | {"torch": "0.4"}}))
+        window.open_path(path)
+        assert "torch: 0.4" in await answer(window, "Run it")
+        await until(lambda: "bit-exact" in window.status.text())
+
+    with_tab(work)
+
+
+@pytest.mark.parametrize("name", ["a.traj", "a.replay"])
+def test_a_file_of_a_run_that_is_damaged_is_refused_in_a_sentence(
+    with_tab: Any, tmp_path: Path, name: str
+) -> None:
+    (tmp_path / name).write_bytes(b"not a run")
+
+    async def work(window: MainWindow, tab: SampleTab) -> None:
+        window.open_path(tmp_path / name)
+        await until(lambda: tab.errors.text)
+        assert name in tab.errors.text
+
+    with_tab(work)
+
+
+def test_how_much_of_the_run_is_kept_is_told(with_tab: Any) -> None:
+    async def work(window: MainWindow, tab: SampleTab) -> None:
+        assert not tab.kept.isVisible()
+        await run(tab)
+        assert " of " in tab.kept.text() and "moments" in tab.kept.toolTip()
+        tab.playback.play_or_stop()
+        assert tab.playback.playing
+        await until(lambda: tab.timeline.playhead is not None)
+        tab._escape()
+        assert not tab.playback.playing
+
+    with_tab(work)
