@@ -590,10 +590,15 @@ def _bounded(number: int) -> int:
 # -- ids, sheets, thumbnails ------------------------------------------------------------------------
 
 
+_last = [0]  # milliseconds of the newest id
+
+
 def _new_id(count: int) -> str:
-    now = time.time()
+    """An id that sorts after all others that were made here: no two have the same millisecond."""
+    _last[0] = max(_last[0] + 1, time.time_ns() // 10**6)
+    now = _last[0] / 1000
     stamp = time.strftime("%Y%m%dT%H%M%S", time.gmtime(now))
-    return f"{stamp}{int(now % 1 * 1000):03d}-{count}-{secrets.token_hex(3)}"
+    return f"{stamp}{_last[0] % 1000:03d}-{count}-{secrets.token_hex(3)}"
 
 
 def _made(id: str) -> float:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import os
 
 os.environ["QT_QPA_PLATFORM"] = "offscreen"
@@ -29,6 +30,15 @@ def qapp() -> Iterator[QApplication]:
     assert isinstance(app, QApplication)
     yield app
     app.closeAllWindows()
+
+
+@pytest.fixture(autouse=True)
+def collected_here() -> Iterator[None]:
+    """Cycles are collected on this thread, as in the window: a widget must not die in a worker."""
+    gc.disable()
+    yield
+    gc.collect(1)
+    gc.enable()
 
 
 @pytest.fixture(autouse=True)

@@ -82,11 +82,10 @@ class CompareTab(Tab):
         page = self._pages[place]
         if page is None:
             page = self._pages[place] = self._makers[place]()
-            blank = self._stack.widget(place)
-            self._stack.removeWidget(blank)
-            self._stack.insertWidget(place, page)
-            if blank is not None:
+            if (blank := self._stack.widget(place)) is not None:
+                self._stack.removeWidget(blank)
                 blank.deleteLater()
+            self._stack.insertWidget(place, page)
         self._chooser.button(place).setChecked(True)
         self._stack.setCurrentIndex(place)
         return page
