@@ -4,6 +4,7 @@ past that they share drawn once.
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Callable
 from typing import Any
 
@@ -158,7 +159,7 @@ class _Rows(OwnKeys, QWidget):
         if not self.tree.nodes:
             return []
         way, lines = self.tree.past(self.looked_at), self.tree.lines()
-        cut = {node.id: after.log_snr for node, after in zip(way, way[1:])}
+        cut = {node.id: after.log_snr for node, after in itertools.pairwise(way)}
         found = [lines[node.id] for node in way]
         return [(row, low, cut.get(row, high), parent) for row, low, high, parent in found]
 
@@ -188,7 +189,9 @@ class _Rows(OwnKeys, QWidget):
         font = theme.font(self.font(), 0.85)
         metrics = QFontMetricsF(font)
         left = self._x_of(node.log_snr) + 8
-        text = metrics.elidedText(node.label, Qt.TextElideMode.ElideRight, max(60, self.width() / 2))
+        text = metrics.elidedText(
+            node.label, Qt.TextElideMode.ElideRight, max(60, self.width() / 2)
+        )
         left = min(left, box.left() - metrics.horizontalAdvance(text) - 12)
         painter.setFont(font)
         painter.setPen(QColor(c.text if node.id == self.looked_at else c.muted))

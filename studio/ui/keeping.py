@@ -94,6 +94,8 @@ class Keeping(QObject):
         if shown.result is None:
             self.said.emit(self.tr("There is nothing to save yet: let a run come to its end"))
             return
+        if kind in ("picture", "folder", "replay") and "model" not in shown.result.recipe:
+            kind = "sheet"  # no recipe of one picture alone can be made of this one
         path = self._ask(kind, shown.result)
         if path is not None:
             result, film = shown.result, Film(view=shown.view)
@@ -112,7 +114,8 @@ class Keeping(QObject):
             action.setEnabled(shown.result is not None and (there or not of_run))
 
     def _ask(self, kind: str, result: Finished) -> Path | None:
-        name = f"{result.recipe['model']}-{result.recipe['seed']}".replace("/", "-")
+        parts = [str(result.recipe.get(key, "")) for key in ("kind", "model", "seed")]
+        name = "-".join(part for part in parts if part).replace("/", "-") or "pictures"
         if kind == "folder":
             path = QFileDialog.getExistingDirectory(self._page, self.tr("Save all pictures in"))
             return Path(path) if path else None

@@ -17,6 +17,7 @@ from PySide6.QtWidgets import QMessageBox
 
 from studio import app, spec
 from studio.diffusion.catalog import SAMPLERS
+from studio.engine.events import Finished
 from studio.engine.jobs import SampleJob
 from studio.settings import Settings
 from studio.ui.branches import ROW
@@ -144,6 +145,27 @@ def test_a_kept_result_is_looked_at_while_another_run_goes_on(with_tab: Any) -> 
     with_tab(work)
 
 
+def test_results_of_other_modes_are_kept_too_and_lead_back_to_them(
+    with_tab: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / "a.png"
+    monkeypatch.setattr("studio.ui.keeping.QFileDialog.getSaveFileName", lambda *_: (str(path), ""))
+
+    async def work(window: MainWindow, tab: SampleTab) -> None:
+        compare = window.tabs["compare"]
+        compare.race.start()
+        await until(lambda: len(tab.history.tiles.items) == 2)
+        tab.session.made.emit(Finished(np.zeros((1, 8, 8, 3), np.uint8), {"kind": "paint"}), "")
+        await until(lambda: len(tab.history.tiles.items) == 3)
+        id = tab.history.tiles.items[0].id
+        tab.history.recipe_requested.emit(id)
+        await until(lambda: "painted" in tab.errors.text)
+        tab.history.save_requested.emit(id)
+        await until(path.exists)
+
+    with_tab(work)
+
+
 def test_kept_results_are_set_up_as_a_race(with_tab: Any) -> None:
     async def work(window: MainWindow, tab: SampleTab) -> None:
         await run(tab)
@@ -210,7 +232,8 @@ def test_what_waited_when_the_studio_closed_is_offered_and_not_started(
         queue.accept()
         assert tab.runner.busy
         await ran(tab)
-        assert tab.result is not None and tab.result.recipe["seed"] == 77
+        assert tab.result is not None
+        assert tab.result.recipe["seed"] == 77
 
     with_tab(first)
     assert len(json.loads((home / "queue.json").read_text())["waiting"]) == 1
@@ -228,8 +251,11 @@ def test_a_branch_shares_its_past_and_comes_again_from_its_recipe(with_tab: Any)
         QTest.keyClick(tab, Qt.Key.Key_B)
         await ran(tab)
         first, branch = tab.tree.nodes
-        assert branch.parent == first.id and left is not None and branch.log_snr <= left + 1e-6
-        assert branch.result is not None and (branch.result.pictures != trunk).any()
+        assert branch.parent == first.id
+        assert left is not None
+        assert branch.log_snr <= left + 1e-6
+        assert branch.result is not None
+        assert (branch.result.pictures != trunk).any()
         assert tab.branches.isVisible()
         assert tab.timeline.times[0] == first.trajectory.frames[0].log_snr
         tab.open_recipe(branch.result.recipe)
@@ -250,7 +276,8 @@ def test_the_branch_that_is_clicked_is_looked_at(with_tab: Any) -> None:
         rows = tab.branches.rows
         place = rows.rect().topLeft()
         QTest.mouseClick(rows, Qt.MouseButton.LeftButton, pos=place + place.__class__(40, ROW // 2))
-        assert tab._node == 0 and (tab.view.picture(0) == trunk[0]).all()
+        assert tab._node == 0
+        assert (tab.view.picture(0) == trunk[0]).all()
         assert rows.tree.nodes[1].label == "temperature 0.8"
         rows.setFocus()
         QTest.keyClick(rows, Qt.Key.Key_Down)
@@ -382,7 +409,8 @@ def test_how_much_of_the_run_is_kept_is_told(with_tab: Any) -> None:
     async def work(window: MainWindow, tab: SampleTab) -> None:
         assert not tab.kept.isVisible()
         await run(tab)
-        assert " of " in tab.kept.text() and "moments" in tab.kept.toolTip()
+        assert " of " in tab.kept.text()
+        assert "moments" in tab.kept.toolTip()
         tab.playback.play_or_stop()
         assert tab.playback.playing
         await until(lambda: tab.timeline.playhead is not None)

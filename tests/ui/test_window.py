@@ -226,9 +226,7 @@ def test_results_are_saved_where_a_person_says(
     with_window: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, kind: str, name: str
 ) -> None:
     path = tmp_path / name
-    monkeypatch.setattr(
-        "studio.ui.keeping.QFileDialog.getSaveFileName", lambda *_: (str(path), "")
-    )
+    monkeypatch.setattr("studio.ui.keeping.QFileDialog.getSaveFileName", lambda *_: (str(path), ""))
 
     async def work(window: MainWindow) -> None:
         tab = sample(window)
@@ -245,9 +243,7 @@ def test_a_folder_that_cannot_be_written_is_said_beside_the_button(
 ) -> None:
     (tmp_path / "file").write_text("in the way")
     path = tmp_path / "file" / "a.png"
-    monkeypatch.setattr(
-        "studio.ui.keeping.QFileDialog.getSaveFileName", lambda *_: (str(path), "")
-    )
+    monkeypatch.setattr("studio.ui.keeping.QFileDialog.getSaveFileName", lambda *_: (str(path), ""))
 
     async def work(window: MainWindow) -> None:
         tab = sample(window)

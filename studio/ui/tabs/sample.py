@@ -122,7 +122,9 @@ class SampleTab(Tab):
         self.queue_button = QPushButton(self.tr("Add to queue"))
         self.queue_button.setObjectName("queueAdd")
         self.queue_button.setToolTip(
-            self.tr("Run this recipe after what runs now (Q), or before all that wait (Ctrl+Shift+Enter)")
+            self.tr(
+                "Run this recipe after what runs now (Q), or before all that wait (Ctrl+Shift+Enter)"
+            )
         )
         side = QWidget()
         side.setMinimumWidth(270)
@@ -658,9 +660,20 @@ class SampleTab(Tab):
         self.errands.only(partial(self.session.history.recipe, id), self._restore)
 
     def _restore(self, recipe: dict[str, Any]) -> None:
-        self._attempt(lambda: self.open_recipe(recipe))
-        if not self.errors.text:
-            self.status.emit(self.tr("Recipe restored; press Run to make these pictures again"))
+        match recipe.get("kind", "sample"):
+            case "race":
+                self.race_requested.emit(recipe)
+            case "paint":
+                self._failed(
+                    SpecError(
+                        self.tr("This picture was painted, from another one and a mask."),
+                        self.tr("Show it in its folder, and drop it on the canvas."),
+                    )
+                )
+            case _:
+                self._attempt(lambda: self.open_recipe(recipe))
+                if not self.errors.text:
+                    self.status.emit(self.tr("Recipe restored; Run makes these pictures again"))
 
     def _save_result(self, id: str) -> None:
         call = partial(_kept, self.session.history, id)
