@@ -6,7 +6,6 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from PySide6.QtCore import Qt
 from PySide6.QtGui import QKeySequence, QShortcut
 from PySide6.QtWidgets import (
     QButtonGroup,
@@ -66,8 +65,7 @@ class CompareTab(Tab):
             button.setToolTip(f"{tip} (Alt+{i + 1})")
             self._chooser.addButton(button, i)
             bar.addWidget(button)
-            key = QShortcut(QKeySequence(f"Alt+{i + 1}"), self, lambda i=i: self.show_page(i))
-            key.setContext(Qt.ShortcutContext.WidgetWithChildrenShortcut)
+            QShortcut(QKeySequence(f"Alt+{i + 1}"), self, lambda i=i: self.show_page(i))
             self._stack.addWidget(QWidget())
         bar.addStretch()
         self._chooser.idClicked.connect(self.show_page)
