@@ -139,8 +139,8 @@ class Meter(Tool):
         self.ranking = Ranking()
         self.ranking.picked.connect(self._pick)
         self.panes = Panes(
-            (self.tr("Picture"), ""),
-            (self.tr("Where the density changes"), ""),
+            (self.tr("Picture"), self.tr("One of them, as the model sees it")),
+            (self.tr("Where the density changes"), self.tr("And which of its pixels cost most")),
         )
         self.panes.set_note(0, "")
         self.lay_out(self._inputs(), self._view())
