@@ -398,6 +398,8 @@ _WINDOW = (
     ("gap_p99_ms", "gap of the window's loop, 99 %", "ms", 16.0),
     ("idle_rss_mb", "memory before a model is loaded", "MB", 300.0),
     ("stop_ms", "stop in the window", "ms", None),
+    ("brush_p99_ms", "brush, 4096², radius 512, 99 %", "ms", 16.0),
+    ("pan_p99_ms", "pan of a 24 Mpx photo, 99 %", "ms", 16.0),
 )
 
 

@@ -9,6 +9,7 @@ import time
 from itertools import pairwise
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
 from PySide6.QtCore import QTimer
 
 from studio.diffusion.catalog import PRESETS
@@ -47,7 +48,48 @@ async def _figures(window: MainWindow) -> dict[str, Any]:
         while tab.runner.busy:
             await asyncio.sleep(0.05)
     figures |= await _gaps(tab)
-    return figures
+    return figures | await _canvas(window)
+
+
+async def _canvas(window: MainWindow) -> dict[str, float]:
+    """From the pointer's move to the pixels: a brush of radius 512 on 4096², and panning 24 Mpx."""
+    from studio.ui.canvas.brush import Brush
+    from studio.ui.canvas.document import Document
+
+    tab: Any = window.turn_to("canvas")
+    rng = np.random.default_rng(0)
+    tab.files.open_pixels(rng.integers(0, 256, (4096, 4096, 3), np.uint8), "bench")
+    await _settled(tab)
+    stroke = tab.view.document.stroke("mask", Brush(radius=512))
+    painted = []
+    for i in range(200):
+        begun = time.perf_counter()
+        stroke.to(600 + 14.0 * i, 2048 + 600 * np.sin(i / 12))
+        tab.view.repaint()
+        painted.append(time.perf_counter() - begun)
+        await asyncio.sleep(0)
+    stroke.cancel()
+    tab.view.set_document(Document.of(rng.integers(0, 256, (4000, 6000, 3), np.uint8)))
+    await asyncio.sleep(1.0)
+    panned = []
+    for i in range(120):
+        begun = time.perf_counter()
+        tab.view.pan(9 if i < 60 else -9, 5 if i < 60 else -5)
+        tab.view.repaint()
+        panned.append(time.perf_counter() - begun)
+        await asyncio.sleep(0)
+    return {
+        "brush_p50_ms": 1000 * sorted(painted)[100],
+        "brush_p99_ms": 1000 * sorted(painted)[197],
+        "pan_p99_ms": 1000 * sorted(panned)[118],
+    }
+
+
+async def _settled(tab: Any) -> None:
+    async with asyncio.timeout(30):
+        while tab.view.document is None:
+            await asyncio.sleep(0.02)
+    await asyncio.sleep(1.0)
 
 
 async def _gaps(tab: Any) -> dict[str, float]:
