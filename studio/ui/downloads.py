@@ -27,7 +27,7 @@ from studio.engine.engine import Engine
 from studio.engine.events import Event, Note, Saved, Transfer
 from studio.engine.library import DiscardJob, GetJob
 from studio.errors import StudioError
-from studio.ui.recipe_panel import scrolled
+from studio.ui.page import scrolled
 from studio.ui.runner import Runner
 from studio.weights.listing import as_size
 

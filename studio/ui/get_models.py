@@ -18,7 +18,7 @@ from PySide6.QtWidgets import (
 
 from studio import spec
 from studio.diffusion.sde import SDES
-from studio.ui.recipe_panel import scrolled
+from studio.ui.page import scrolled
 from studio.weights.known import KNOWN, Known
 from studio.weights.listing import as_size
 

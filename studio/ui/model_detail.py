@@ -33,7 +33,7 @@ from studio import spec
 from studio.ui.dialogs import ask
 from studio.ui.flow_layout import FlowLayout
 from studio.ui.model_card import Card, body_of, draw_sample, hub_id
-from studio.ui.recipe_panel import scrolled
+from studio.ui.page import scrolled
 from studio.ui.runner import spawn
 from studio.weights.listing import as_size
 from studio.weights.shelf import Entry

@@ -11,10 +11,8 @@ from PySide6.QtCore import QSize, Qt, Signal
 from PySide6.QtWidgets import (
     QComboBox,
     QFormLayout,
-    QFrame,
     QHBoxLayout,
     QLabel,
-    QScrollArea,
     QSlider,
     QSpinBox,
     QToolButton,
@@ -310,16 +308,6 @@ class RecipePanel(QWidget):
             if calls is None
             else self.tr("%n network calls", "", calls)
         )
-
-
-def scrolled(widget: QWidget) -> QScrollArea:
-    """The widget in a frameless area that scrolls up and down only."""
-    area = QScrollArea()
-    area.setWidget(widget)
-    area.setWidgetResizable(True)
-    area.setFrameShape(QFrame.Shape.NoFrame)
-    area.setHorizontalScrollBarPolicy(Qt.ScrollBarPolicy.ScrollBarAlwaysOff)
-    return area
 
 
 def summary(job: SampleJob) -> str:

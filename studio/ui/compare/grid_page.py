@@ -16,7 +16,6 @@ from PySide6.QtWidgets import (
     QLabel,
     QMenu,
     QProgressBar,
-    QSplitter,
     QToolButton,
     QVBoxLayout,
     QWidget,
@@ -34,7 +33,8 @@ from studio.ui.compare.axis_editor import AxisEditor, Offer
 from studio.ui.compare.grid_view import GridView, Place
 from studio.ui.dialogs import ErrorBox
 from studio.ui.flow.tool import duration, heading, muted, tool_button
-from studio.ui.recipe_panel import RecipePanel, scrolled
+from studio.ui.page import columns, controls, stacked
+from studio.ui.recipe_panel import RecipePanel
 from studio.ui.run_bar import RunBar
 from studio.ui.runner import Runner
 from studio.ui.session import Session
@@ -135,25 +135,10 @@ class GridPage(QWidget):
     # -- layout -------------------------------------------------------------------------------------
 
     def _lay_out(self) -> None:
-        split = QSplitter(Qt.Orientation.Horizontal)
-        split.setObjectName("gridSplit")
-        split.setChildrenCollapsible(False)
-        split.addWidget(self._left())
-        split.addWidget(self._right())
-        split.setStretchFactor(1, 1)
-        split.setSizes([300, 900])
-        box = QVBoxLayout(self)
-        box.setContentsMargins(0, 0, 0, 0)
-        box.addWidget(split)
+        columns(self, "gridSplit", ((self._left(), 0, 300), (self._right(), 1, 900)))
 
     def _left(self) -> QWidget:
-        inputs = QWidget()
-        rows = QVBoxLayout(inputs)
-        rows.setContentsMargins(0, 0, 0, 0)
-        rows.setSpacing(12)
-        for widget in (self.across, self.down, self.vary, self.panel):
-            rows.addWidget(widget)
-        rows.addStretch()
+        inputs = stacked(self.across, self.down, self.vary, self.panel)
         self.cost = QLabel()
         self.cost.setObjectName("cost")
         self.cost.setWordWrap(True)
@@ -162,16 +147,7 @@ class GridPage(QWidget):
         self.progress.setTextVisible(False)
         self.progress.hide()
         self.verbs = _GridBar(self)
-        side = QWidget()
-        side.setMinimumWidth(280)
-        side.setMaximumWidth(400)
-        box = QVBoxLayout(side)
-        box.setContentsMargins(12, 12, 8, 12)
-        box.setSpacing(8)
-        box.addWidget(scrolled(inputs), 1)
-        for widget in (self.cost, self.errors, self.progress, self.verbs):
-            box.addWidget(widget)
-        return side
+        return controls(inputs, self.cost, self.errors, self.progress, self.verbs)
 
     def _right(self) -> QWidget:
         self.told = heading("")

@@ -16,9 +16,7 @@ from PySide6.QtWidgets import (
     QProgressBar,
     QPushButton,
     QSlider,
-    QSplitter,
     QToolButton,
-    QVBoxLayout,
     QWidget,
 )
 
@@ -31,7 +29,7 @@ from studio.spec import option
 from studio.ui import theme
 from studio.ui.dialogs import ErrorBox
 from studio.ui.form import Number
-from studio.ui.recipe_panel import scrolled
+from studio.ui.page import columns, controls
 from studio.ui.runner import Runner
 from studio.ui.session import Session
 
@@ -109,24 +107,9 @@ class Tool(QWidget):
     def lay_out(self, inputs: QWidget, view: QWidget) -> None:
         """Inputs over cost, problems and Run at the left; the view at the right."""
         self.run_button.setObjectName(self.name)
-        side = QWidget()
-        side.setMinimumWidth(270)
-        side.setMaximumWidth(380)
-        box = QVBoxLayout(side)
-        box.setContentsMargins(12, 12, 8, 12)
-        box.setSpacing(8)
-        box.addWidget(scrolled(inputs), 1)
-        for widget in (self.cost, self.errors, self.bar, self.run_button):
-            box.addWidget(widget)
-        split = QSplitter(Qt.Orientation.Horizontal)
-        split.setChildrenCollapsible(False)
-        split.addWidget(side)
-        split.addWidget(view)
-        split.setStretchFactor(1, 1)
-        split.setSizes([300, 900])
-        whole = QHBoxLayout(self)
-        whole.setContentsMargins(0, 0, 0, 0)
-        whole.addWidget(split)
+        below = (self.cost, self.errors, self.bar, self.run_button)
+        side = controls(inputs, *below, least=270, most=380)
+        columns(self, f"{self.name}Split", ((side, 0, 300), (view, 1, 900)))
         self._offer_classes()
         self.refresh()
 

@@ -12,7 +12,6 @@ from PySide6.QtGui import QKeySequence, QShortcut
 from PySide6.QtWidgets import (
     QHBoxLayout,
     QLabel,
-    QMenu,
     QSplitter,
     QToolButton,
     QVBoxLayout,
@@ -26,7 +25,6 @@ from studio.engine.events import Begun, Event, Finished, Note, Picture, Progress
 from studio.engine.paint import PaintJob, PaintRecipe, Rect, Repaint, Touch
 from studio.engine.trajectory import Frame
 from studio.errors import PictureError, SpecError, StudioError
-from studio.ui import theme
 from studio.ui.canvas.document import Document
 from studio.ui.canvas.files import CanvasFiles
 from studio.ui.canvas.live import Live
@@ -39,7 +37,8 @@ from studio.ui.canvas.tool_strip import ToolStrip
 from studio.ui.canvas.view import CanvasView
 from studio.ui.canvas.welcome import Samples
 from studio.ui.dialogs import ask
-from studio.ui.recipe_panel import RecipePanel, differences, scrolled
+from studio.ui.page import columns, controls, menu_button, stacked, verbs
+from studio.ui.recipe_panel import RecipePanel, differences
 from studio.ui.run_bar import RunBar
 from studio.ui.runner import Runner, spawn
 from studio.ui.session import Session
@@ -92,38 +91,14 @@ class CanvasTab(Tab):
     # -- layout -------------------------------------------------------------------------------------
 
     def _build(self) -> None:
-        split = QSplitter(Qt.Orientation.Horizontal)
-        split.setObjectName("canvasSplit")
-        split.setChildrenCollapsible(False)
-        for part, stretch in ((self._left(), 0), (self._centre(), 1)):
-            split.addWidget(part)
-            split.setStretchFactor(split.count() - 1, stretch)
-        split.setSizes([300, 1000])
-        box = QVBoxLayout(self)
-        box.setContentsMargins(0, 0, 0, 0)
-        box.addWidget(split)
+        columns(self, "canvasSplit", ((self._left(), 0, 300), (self._centre(), 1, 1000)))
 
     def _left(self) -> QWidget:
         self.verbs = RunBar(self, self.runner, self.start, self._touch)
         heading = QLabel(self.tr("Weights"))
         heading.setProperty("role", "heading")
-        inside = QWidget()
-        column = QVBoxLayout(inside)
-        column.setContentsMargins(0, 0, 0, 0)
-        column.setSpacing(12)
-        for widget in (self.task, self.panel, heading, self.mixer):
-            column.addWidget(widget)
-        column.addStretch()
-        side = QWidget()
-        side.setMinimumWidth(280)
-        side.setMaximumWidth(400)
-        box = QVBoxLayout(side)
-        box.setContentsMargins(12, 12, 8, 12)
-        box.setSpacing(8)
-        box.addWidget(scrolled(inside), 1)
-        box.addWidget(self.errors)
-        box.addWidget(self.verbs)
-        return side
+        inputs = stacked(self.task, self.panel, heading, self.mixer)
+        return controls(inputs, self.errors, self.verbs)
 
     def _centre(self) -> QWidget:
         top = QHBoxLayout()
@@ -154,32 +129,16 @@ class CanvasTab(Tab):
         return split
 
     def _file_button(self) -> QToolButton:
-        menu = QMenu(self)
-        for name, text, key, verb in (
+        picture, project = self.tr("Save picture…"), self.tr("Save project…")
+        rows = (
             ("open", self.tr("Open picture or project…"), "", self.files.ask_open),
-            ("save_picture", self.tr("Save picture…"), "Ctrl+S", lambda: self.save("picture")),
-            (
-                "save_project",
-                self.tr("Save project…"),
-                "Ctrl+Shift+S",
-                lambda: self.save("project"),
-            ),
-        ):
-            action = menu.addAction(text)
-            action.setObjectName(name)
-            action.setShortcut(QKeySequence(key))
-            action.setShortcutContext(Qt.ShortcutContext.WidgetWithChildrenShortcut)
-            action.triggered.connect(lambda _=False, verb=verb: verb())
-            self.addAction(action)
-        button = QToolButton()
-        button.setText(self.tr("File"))
-        button.setIcon(theme.icon("open"))
+            ("save_picture", picture, "Ctrl+S", lambda: self.save("picture")),
+            ("save_project", project, "Ctrl+Shift+S", lambda: self.save("project")),
+        )
+        button = menu_button("open", self.tr("File"), verbs(self, rows))
         button.setObjectName("canvasFile")
         button.setAccessibleName(self.tr("Open and save"))
         button.setToolTip(self.tr("Open and save pictures and projects"))
-        button.setToolButtonStyle(Qt.ToolButtonStyle.ToolButtonTextBesideIcon)
-        button.setPopupMode(QToolButton.ToolButtonPopupMode.InstantPopup)
-        button.setMenu(menu)
         return button
 
     def _connect(self) -> None:

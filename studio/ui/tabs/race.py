@@ -11,8 +11,6 @@ from PySide6.QtCore import Qt
 from PySide6.QtGui import QKeySequence, QShortcut
 from PySide6.QtWidgets import (
     QFileDialog,
-    QMenu,
-    QSplitter,
     QToolButton,
     QVBoxLayout,
     QWidget,
@@ -40,7 +38,6 @@ from studio.engine.jobs import FinishWith
 from studio.engine.race import MeasureLane, ProbeJob, RaceJob, RaceRecipe, StopLane
 from studio.engine.trajectory import Frame, Trajectory
 from studio.errors import StudioError
-from studio.ui import theme
 from studio.ui.compare.lane_editor import LaneEditor, fits, sampler_words
 from studio.ui.compare.lane_header import UNDER_WAY
 from studio.ui.compare.lanes_view import LanesView
@@ -49,7 +46,8 @@ from studio.ui.compare.playback import Playback, RaceTimeline
 from studio.ui.compare.poster import Reel, Strip, poster
 from studio.ui.compare.scoreboard import Scoreboard
 from studio.ui.compare.view_bar import ViewBar
-from studio.ui.recipe_panel import differences, scrolled
+from studio.ui.page import columns, controls, menu_button, verbs
+from studio.ui.recipe_panel import differences
 from studio.ui.run_bar import RunBar
 from studio.ui.runner import Runner
 from studio.ui.session import Session
@@ -93,29 +91,12 @@ class RaceTab(Tab):
     # -- layout -------------------------------------------------------------------------------------
 
     def _build(self) -> None:
-        split = QSplitter(Qt.Orientation.Horizontal)
-        split.setObjectName("compareSplit")
-        split.setChildrenCollapsible(False)
-        for part, stretch in ((self._left(), 0), (self._centre(), 1), (self._right(), 0)):
-            split.addWidget(part)
-            split.setStretchFactor(split.count() - 1, stretch)
-        split.setSizes([300, 730, 290])
-        box = QVBoxLayout(self)
-        box.setContentsMargins(0, 0, 0, 0)
-        box.addWidget(split)
+        parts = ((self._left(), 0, 300), (self._centre(), 1, 730), (self._right(), 0, 290))
+        columns(self, "compareSplit", parts)
 
     def _left(self) -> QWidget:
         self.verbs = _RaceBar(self)
-        side = QWidget()
-        side.setMinimumWidth(280)
-        side.setMaximumWidth(400)
-        box = QVBoxLayout(side)
-        box.setContentsMargins(12, 12, 8, 12)
-        box.setSpacing(8)
-        box.addWidget(scrolled(self.editor), 1)
-        box.addWidget(self.errors)
-        box.addWidget(self.verbs)
-        return side
+        return controls(self.editor, self.errors, self.verbs)
 
     def _centre(self) -> QWidget:
         self.bar = ViewBar(self.view, self._save_button())
@@ -139,28 +120,21 @@ class RaceTab(Tab):
         return side
 
     def _save_button(self) -> QToolButton:
-        menu = QMenu(self)
-        for text, key, kind in (
-            (self.tr("Picture of the race…"), "Ctrl+S", "picture"),
-            (self.tr("Film of the race (GIF or WebP)…"), "Ctrl+E", "film"),
-        ):
-            action = menu.addAction(text)
-            action.setObjectName(f"save_{kind}")
-            action.setShortcut(QKeySequence(key))
-            action.setShortcutContext(Qt.ShortcutContext.WidgetWithChildrenShortcut)
-            action.triggered.connect(lambda _=False, kind=kind: self.save(kind))
-            self.addAction(action)
-        button = QToolButton()
-        button.setText(self.tr("Save"))
-        button.setIcon(theme.icon("save"))
-        button.setObjectName("save")
+        film = self.tr("Film of the race (GIF or WebP)…")
+        rows = (
+            (
+                "save_picture",
+                self.tr("Picture of the race…"),
+                "Ctrl+S",
+                lambda: self.save("picture"),
+            ),
+            ("save_film", film, "Ctrl+E", lambda: self.save("film")),
+        )
+        button = menu_button("save", self.tr("Save"), verbs(self, rows))
         button.setAccessibleName(self.tr("Save and export"))
         button.setToolTip(
             self.tr("Save what is seen with its recipe, or export the race as a film")
         )
-        button.setPopupMode(QToolButton.ToolButtonPopupMode.InstantPopup)
-        button.setToolButtonStyle(Qt.ToolButtonStyle.ToolButtonTextBesideIcon)
-        button.setMenu(menu)
         return button
 
     def _connect(self) -> None:

@@ -17,7 +17,6 @@ from PySide6.QtWidgets import (
     QLabel,
     QMenu,
     QPushButton,
-    QSplitter,
     QToolButton,
     QVBoxLayout,
     QWidget,
@@ -31,7 +30,6 @@ from studio.engine.jobs import SampleJob
 from studio.engine.queue import Waiting
 from studio.engine.trajectory import Frame, Trajectory
 from studio.errors import SpecError, StudioError
-from studio.ui import theme
 from studio.ui.branches import BranchStrip
 from studio.ui.compare.playback import Playback
 from studio.ui.dialogs import ask
@@ -40,8 +38,9 @@ from studio.ui.history_panel import HistoryPanel
 from studio.ui.inspector import Inspector
 from studio.ui.keeping import Keeping, Shown
 from studio.ui.opening import REPLAY, TRAJECTORY, Offer, OpenReplay
+from studio.ui.page import columns, controls, menu_button
 from studio.ui.picture_view import PictureView
-from studio.ui.recipe_panel import RecipePanel, differences, scrolled, summary
+from studio.ui.recipe_panel import RecipePanel, differences, summary
 from studio.ui.run_bar import RunBar
 from studio.ui.runner import Runner, spawn
 from studio.ui.session import Session
@@ -105,16 +104,8 @@ class SampleTab(Tab):
     # -- layout -------------------------------------------------------------------------------------
 
     def _build(self) -> None:
-        split = QSplitter(Qt.Orientation.Horizontal)
-        split.setObjectName("sampleSplit")
-        split.setChildrenCollapsible(False)
-        for part, stretch in ((self._left(), 0), (self._centre(), 1), (self._right(), 0)):
-            split.addWidget(part)
-            split.setStretchFactor(split.count() - 1, stretch)
-        split.setSizes([290, 760, 250])
-        box = QVBoxLayout(self)
-        box.setContentsMargins(0, 0, 0, 0)
-        box.addWidget(split)
+        parts = ((self._left(), 0, 290), (self._centre(), 1, 760), (self._right(), 0, 250))
+        columns(self, "sampleSplit", parts)
 
     def _left(self) -> QWidget:
         self.verbs = RunBar(self, self.runner, self.start)
@@ -126,17 +117,8 @@ class SampleTab(Tab):
                 "Run this recipe after what runs now (Q), or before all that wait (Ctrl+Shift+Enter)"
             )
         )
-        side = QWidget()
-        side.setMinimumWidth(270)
-        side.setMaximumWidth(380)
-        box = QVBoxLayout(side)
-        box.setContentsMargins(12, 12, 8, 12)
-        box.setSpacing(8)
-        box.addWidget(scrolled(self.panel), 1)
-        box.addWidget(self.errors)
-        box.addWidget(self.verbs)
-        box.addWidget(self.queue_button)
-        return side
+        below = (self.errors, self.verbs, self.queue_button)
+        return controls(self.panel, *below, least=270, most=380)
 
     def _centre(self) -> QWidget:
         bar = QHBoxLayout()
@@ -163,7 +145,7 @@ class SampleTab(Tab):
             self.views.addButton(button, i)
             bar.addWidget(button)
         bar.addStretch()
-        self.save_button = _menu_button("save", self.tr("Save"), self.keeping.menu())
+        self.save_button = menu_button("save", self.tr("Save"), self.keeping.menu())
         self.save_button.setAccessibleName(self.tr("Save and export"))
         self.save_button.setToolTip(self.tr("Save pictures with their recipe, or export the run"))
         bar.addWidget(self.save_button)
@@ -184,7 +166,7 @@ class SampleTab(Tab):
         self.kept = QLabel()
         self.kept.setObjectName("kept")
         self.kept.setProperty("role", "muted")
-        self.branch_button = _menu_button("branch", self.tr("Branch"), self._branch_menu())
+        self.branch_button = menu_button("branch", self.tr("Branch"), self._branch_menu())
         self.branch_button.setPopupMode(QToolButton.ToolButtonPopupMode.MenuButtonPopup)
         self.branch_button.setAccessibleName(self.tr("Branch here"))
         self.branch_button.setToolTip(
@@ -824,14 +806,3 @@ def _result_of(trajectory: Trajectory) -> Finished | None:
         return None
     ended = last.log_snr >= trajectory.high
     return Finished(last.denoised, spec.to_dict(job), last.calls) if ended else None
-
-
-def _menu_button(name: str, text: str, menu: QMenu) -> QToolButton:
-    button = QToolButton()
-    button.setText(text)
-    button.setIcon(theme.icon(name))
-    button.setObjectName(name)
-    button.setPopupMode(QToolButton.ToolButtonPopupMode.InstantPopup)
-    button.setToolButtonStyle(Qt.ToolButtonStyle.ToolButtonTextBesideIcon)
-    button.setMenu(menu)
-    return button
