@@ -490,7 +490,7 @@ class MainWindow(QMainWindow):
             self,
             self.tr("Close the studio?"),
             " ".join(at_stake),
-            self.tr("What is finished stays in the files you saved; the run under way is stopped."),
+            self.tr("Finished results stay in the history; the run under way is stopped."),
             self.tr("Stop and close"),
         ):
             self._closing = False

@@ -24,6 +24,7 @@ from studio.ui.dialogs import ask
 from studio.ui.runner import Runner, spawn
 from studio.ui.session import Session
 
+_OFFERED = 5  # recovery copies of earlier sessions; older ones go
 _IDLE = 250  # milliseconds between looks at what there is to tidy or to keep
 _EVERY = (
     20.0  # seconds between copies for recovery: half a minute is lost at most, writing included
@@ -193,12 +194,12 @@ class CanvasFiles(QObject):
             self._page,
             self.tr("Welcome back"),
             self.tr("There is a picture that you had not saved. Open it again?"),
-            self.tr("If not, what was kept of it is deleted."),
+            self.tr("If not, it is kept, and offered again next time."),
             self.tr("Open"),
         )
+        for path in left[_OFFERED:]:
+            self.autosave.forget(path)
         if not wanted:
-            for path in left:
-                self.autosave.forget(path)
             return
         newest = left[0]
         self._do(
