@@ -17,16 +17,13 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 from studio import spec
 from studio.diffusion import pictures
-from studio.diffusion.objective import Objective
-from studio.diffusion.objectives import LogNormal
-from studio.diffusion.score import Output, Preconditioned, Score
-from studio.diffusion.sde import SDE, VPSDE
+from studio.diffusion.score import Score
 from studio.errors import DataError, SpecError, StudioError
 from studio.lazy import torch
 from studio.paths import atomic
-from studio.spec import option
 from studio.training import optimization
 from studio.training.optimization import Pace, Shuffled
+from studio.training.plan import Training
 from studio.weights import tensors
 from studio.weights.formats import native
 from studio.weights.model import ModelInfo, Opened, score_of
@@ -37,45 +34,6 @@ if TYPE_CHECKING:
     from studio.training.data import Pictures
 
 RESUME = "resume.safetensors"
-
-
-@dataclass(frozen=True)
-class Training:
-    """A training plan. What the network looks like, what it learns, and for how long."""
-
-    start: str = option(
-        "",
-        label="Start from",
-        flag="from",
-        help="A model to go on from: a name, folder or file. It brings its size, SDE and network.",
-    )
-    size: int = option(32, label="Size", range=(8, 1024), help="Pixels on a side.")
-    sde: SDE = option(VPSDE, label="Noising", help="How pictures become noise.")
-    output: Output = option(Preconditioned, label="Network predicts")
-    objective: Objective = option(LogNormal, label="Objective")
-    network: str = "unet"
-    channels: tuple[int, ...] = (64, 128, 128)
-    blocks: tuple[int, ...] = (2, 2, 2)
-    attention: tuple[int, ...] = ()
-    embedding: int = option(128, range=(16, 2048))
-    patch: int = option(2, label="Folded pixels", range=(1, 8), help="2 suits a CPU.")
-    top: int = option(24, label="Thin top stage", range=(0, 256), help="Channels at full size.")
-    dropout: float = option(0.0, label="Dropout", range=(0, 0.9))
-    steps: int = option(20_000, label="Steps", range=(1, 10**8))
-    batch: int = option(64, label="Batch", range=(1, 65536))
-    accumulate: int = option(1, label="Accumulate", range=(1, 1024), help="Parts of a batch.")
-    rate: float = option(8e-4, label="Learning rate", range=(1e-7, 1), log=True)
-    warmup: int = option(500, label="Warm-up steps", range=(0, 10**6))
-    cooldown: float = option(
-        0.3, label="Cool-down", range=(0, 1), help="Share of steps at the end."
-    )
-    clip: float = option(1.0, label="Gradient clip", range=(1e-3, 1e6))
-    ema: float = option(0.999, label="Averaging", range=(0, 0.99999))
-    flips: bool = option(False, label="Mirror", help="Learn each picture mirrored as well.")
-    label_dropout: float = option(0.15, label="Class dropout", range=(0, 1))
-    precision: str = option("bf16", label="Precision", choices=("bf16", "fp32"))
-    compiled: bool = option(False, label="Compile", help="Slow start, faster steps.")
-    seed: int = option(0, label="Seed", range=(0, 2**31))
 
 
 #: What may change when a run is resumed.
@@ -283,7 +241,9 @@ def begun(folder: Path) -> Begun | None:
     metadata = tensors.read_header(path).get("__metadata__", {})
     try:
         kept = json.loads(metadata["training"])
-        plan, step = spec.from_dict(Training, kept["plan"]), int(kept["step"])
+        # A run of before there were averages of several lengths keeps none.
+        plan = spec.from_dict(Training, {"ema_lengths": [], **kept["plan"]})
+        step = int(kept["step"])
         info = spec.from_dict(ModelInfo, kept["model"])
         info.check()
         return Begun(plan, step, info)
