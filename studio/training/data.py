@@ -14,7 +14,7 @@ import math
 import zipfile
 import zlib
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +23,7 @@ from PIL import Image, ImageOps
 
 from studio.errors import DataError, PictureError
 from studio.photos import SUFFIXES, read_rgb
+from studio.training.choices import Choices, lot
 
 Report = Callable[[int, int], None]
 """Called with (done, total) now and then."""
@@ -40,13 +41,47 @@ class Pictures:
     labels: np.ndarray
     classes: tuple[str, ...] = ()
     skipped: tuple[tuple[str, str], ...] = ()  # (file, reason)
+    names: tuple[str, ...] = ()  # paths relative to the folder; none of a pack
+    choices: Choices = Choices()
 
     def __len__(self) -> int:
         return len(self.pixels)
 
+    @property
+    def size(self) -> int:
+        return self.pixels.shape[1]
+
+    @property
+    def colours(self) -> int:
+        return self.pixels.shape[3]
+
+    @property
+    def moves(self) -> bool:
+        """Whether `draw` gives anything new each time."""
+        return self.choices.moves
+
+    def draw(self, places: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+        """The pictures at `places` (B,) as a step sees them, uint8 (B, S, S, C)."""
+        return self.pixels[places]
+
+    def split(self, share: float) -> tuple[Pictures, Pictures]:
+        """(learned from, held out): about `share` of them are held out, the same ones every time."""
+        keys = self.names or tuple(map(str, range(len(self))))
+        out = np.array([lot(key) < share for key in keys], bool)
+        return self._some(~out), self._some(out)
+
+    def _some(self, chosen: np.ndarray) -> Pictures:
+        names = tuple(n for n, c in zip(self.names, chosen) if c)
+        return replace(self, pixels=self.pixels[chosen], labels=self.labels[chosen], names=names)
+
 
 def load(
-    path: Path, size: int, count: int, seed: int, report: Report = lambda *_: None
+    path: Path,
+    size: int,
+    count: int,
+    seed: int,
+    report: Report = lambda *_: None,
+    choices: Choices = Choices(),
 ) -> Pictures:
     """The pictures at `path`, `size` pixels square.
 
@@ -88,7 +123,14 @@ def read_folder(folder: Path, size: int, report: Report = lambda *_: None) -> Pi
     named = len(tops) > 1 and all(len(parts) > 1 for parts in kept)
     labels = [tops.index(parts[0]) if named else -1 for parts in kept]
     classes = tuple(tops) if named else ()
-    return Pictures(np.stack(pixels), np.array(labels, np.int64), classes, tuple(skipped))
+    names = tuple("/".join(parts) for parts in kept)
+    return Pictures(np.stack(pixels), np.array(labels, np.int64), classes, tuple(skipped), names)
+
+
+def read_one(folder: Path, name: str, size: int, choices: Choices) -> Pictures:
+    """One picture of a folder, to see how it is varied. Raises PictureError."""
+    pixels = np.asarray(read_picture(folder / name, size))[None]
+    return Pictures(pixels, np.array([-1], np.int64), names=(name,), choices=choices)
 
 
 def read_picture(path: Path, size: int) -> Image.Image:
