@@ -9,6 +9,7 @@ from torch import nn
 from studio import spec
 from studio.errors import CheckpointError, SpecError
 from studio.networks.adm import Adm, AdmOptions
+from studio.networks.grown import Grown, GrownOptions
 from studio.networks.ncsnpp import NCSNpp, NCSNppOptions
 from studio.networks.refinenet import RefineNet, RefineNetOptions
 from studio.networks.unet import UNet, UNetOptions
@@ -16,6 +17,7 @@ from studio.networks.unet2d import UNet2D, UNet2DOptions
 
 NETWORKS: dict[str, tuple[type[Any], type[nn.Module]]] = {
     "unet": (UNetOptions, UNet),
+    "grown": (GrownOptions, Grown),
     "ncsnpp": (NCSNppOptions, NCSNpp),
     "adm": (AdmOptions, Adm),
     "refinenet": (RefineNetOptions, RefineNet),

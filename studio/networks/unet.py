@@ -127,15 +127,22 @@ class UNet(nn.Module):
 
     def forward(self, x: Tensor, label: Tensor, y: Tensor | None = None) -> Tensor:
         thin = x if self.top_in is None else in_full_precision(self.top_in, x)
+        return self.answer(self.trunk(thin, F.silu(self.embed(label, y))))
+
+    def trunk(self, thin: Tensor, embedding: Tensor) -> Tensor:
+        """What the stages make of features at full size, or of pixels where there is no thin stage."""
         h = in_full_precision(self.stem, self.fold(thin))
-        embedding = F.silu(self._embed(label, y)).to(h.dtype)
+        embedding = embedding.to(h.dtype)
         h = self._stages(h, embedding)
         if self.top_out is None:
-            h = F.silu(self.norm(h))
-            return self.unfold(in_full_precision(self.head, h))
+            return h
         h = torch.cat([self.unfold(self.mix(h)), thin.to(h.dtype)], dim=1)
-        h = F.silu(self.norm(self.top_out(h, embedding)))
-        return in_full_precision(self.head, h)
+        return self.top_out(h, embedding)
+
+    def answer(self, h: Tensor) -> Tensor:
+        """The output, from the trunk's features."""
+        h = in_full_precision(self.head, F.silu(self.norm(h)))
+        return h if self.top_out is not None else self.unfold(h)
 
     def _stages(self, h: Tensor, embedding: Tensor) -> Tensor:
         skips: list[Tensor] = []
@@ -154,7 +161,8 @@ class UNet(nn.Module):
                 h = layer(torch.cat([h, skips.pop()], dim=1), embedding)
         return h
 
-    def _embed(self, label: Tensor, y: Tensor | None) -> Tensor:
+    def embed(self, label: Tensor, y: Tensor | None) -> Tensor:
+        """Features (B, width) of noise label and class."""
         embedding = self.noise(label)
         if self.label is None:
             return embedding
