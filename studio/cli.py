@@ -44,6 +44,7 @@ COMMANDS = {
     "interpolate": "studio.commands.flow_tools:Interpolate",
     "train": "studio.commands.train:Train",
     "train-classifier": "studio.commands.train_classifier:TrainClassifier",
+    "train-features": "studio.commands.features:TrainFeatures",
     "evaluate": "studio.commands.evaluate:Evaluate",
     "evaluate-painting": "studio.commands.evaluate_painting:EvaluatePainting",
     "evaluate-steps": "studio.commands.steps:EvaluateSteps",
@@ -196,7 +197,7 @@ def _annotated(cls: type[Command], field: dataclasses.Field[Any]) -> Any:
     if kind is bool:
         return Annotated[(bool, conf.arg(**arg), *marks)]
     if typing.get_origin(kind) is tuple:
-        if kind == tuple[str, ...]:
+        if kind == tuple[str, ...] and not place:
             marks.append(conf.UseAppendAction)
         return Annotated[(tuple[str, ...], conf.arg(**arg, metavar=metavar), *marks)]
     return Annotated[(str, conf.arg(**arg, metavar=metavar), *marks)]

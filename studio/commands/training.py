@@ -34,12 +34,13 @@ def folder(out: str) -> Path:
 
 def command_line(name: str, command: Any) -> str:
     """The command line that does what `command`, called `name`, does."""
-    words = ["score-studio", name, command.data]
+    given = (command.data,) if isinstance(command.data, str) else command.data
+    words = ["score-studio", name, *given]
     for field in dataclasses.fields(command):
         value, flag = getattr(command, field.name), f"--{cli.flag(field)}"
         if field.name in _ELSEWHERE or value == _default(field):
             continue
-        if field.name == "option":
+        if spec.hints(type(command))[field.name] == tuple[str, ...]:  # said again for each
             words += [word for text in value for word in (flag, text)]
         elif isinstance(value, bool):
             words.append(flag)
