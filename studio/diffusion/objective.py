@@ -31,6 +31,12 @@ class Noised:
     t: Tensor
     z: Tensor
 
+    @classmethod
+    def of(cls, sde: SDE, x_0: Tensor, t: Tensor, z: Tensor) -> Noised:
+        """Pictures x_0 (B, C, H, W) noised to times t with noise z."""
+        a, s = sde.marginal(t)
+        return cls(expand(a, x_0) * x_0 + expand(s, x_0) * z, t, z)
+
 
 @dataclass(frozen=True)
 class Objective(ABC):
@@ -75,8 +81,19 @@ class Objective(ABC):
         All that is random comes from `generator`, on the CPU, whatever the device.
         """
         noised = self.noised(sde, x_0, generator)
-        error = self.error(net, output, sde, noised, y, generator)
-        return self.weight(noised.t, sde) * error, noised.t
+        return self.weighted(net, output, sde, noised, y, generator), noised.t
+
+    def weighted(
+        self,
+        net: Network,
+        output: Output,
+        sde: SDE,
+        noised: Noised,
+        y: Tensor | None,
+        generator: Generator,
+    ) -> Tensor:
+        """The loss (B,) of pictures that are noised already."""
+        return self.weight(noised.t, sde) * self.error(net, output, sde, noised, y, generator)
 
     def noised(self, sde: SDE, x_0: Tensor, generator: Generator) -> Noised:
         """Pictures noised to training times, which are stratified over the batch: one in each B-th of
@@ -87,5 +104,4 @@ class Objective(ABC):
         u = (torch.randperm(count, generator=generator) + u) / count
         t = self.times(u.to(x_0), sde)
         z = torch.randn(x_0.shape, generator=generator).to(x_0)
-        a, s = sde.marginal(t)
-        return Noised(expand(a, x_0) * x_0 + expand(s, x_0) * z, t, z)
+        return Noised.of(sde, x_0, t, z)

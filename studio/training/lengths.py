@@ -23,7 +23,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from studio.errors import DataError, SpecError, StudioError
-from studio.lazy import no_grad, torch
+from studio.lazy import no_grad
 from studio.weights import tensors
 
 if TYPE_CHECKING:
@@ -52,7 +52,7 @@ def exponent(length: float) -> float:
 
 
 def profile(length: float, step: int, edges: np.ndarray) -> np.ndarray:
-    """The share (M,) that the weights between `edges` (M + 1,), in steps, have in the average at a step."""
+    """The share (M,) that the weights between `edges` (M + 1,), in steps, have in the average then."""
     return np.diff(np.minimum(edges / step, 1.0) ** (exponent(length) + 1))
 
 
@@ -67,9 +67,11 @@ class Averages:
     @no_grad
     def update(self, step: int) -> None:
         """Move towards the tensors after training step `step` (from 1)."""
+        from studio.networks.ema import slide
+
         for length, kept in zip(self.lengths, self._kept):
             share = 1 - (1 - 1 / step) ** (exponent(length) + 1)
-            torch._foreach_lerp_(list(kept.values()), list(self._live.values()), share)
+            slide(list(kept.values()), list(self._live.values()), share)
 
     def state(self) -> dict[str, Tensor]:
         """All of them by name: of the first length "0.NAME"."""
