@@ -15,7 +15,7 @@ import struct
 import threading
 import zlib
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, cast
 
@@ -45,6 +45,9 @@ _TURNS = {
     7: Image.Transpose.TRANSVERSE,
     8: Image.Transpose.ROTATE_90,
 }
+_SIDEWAYS = {_TURNS[i] for i in (5, 6, 7, 8)}
+_PLAIN = {"RGB", "RGBA", "L", "LA", "RGBX"}
+_LARGE = 20_000_000  # pixels: of those, one is decoded at a time, for memory's sake
 _PROFILED = {"RGB ": "RGB", "GRAY": "L", "CMYK": "CMYK"}  # a profile's colour space, Pillow's mode
 
 
@@ -66,7 +69,20 @@ class Photo:
         """The picture laid on white, uint8 (H, W, 3)."""
         if self.alpha is None:
             return self.pixels
-        return np.array(_on_white(Image.fromarray(self.pixels), Image.fromarray(self.alpha)))
+        return np.array(_laid(Image.fromarray(self.pixels), Image.fromarray(self.alpha), "white"))
+
+
+@dataclass(frozen=True)
+class Glance:
+    """A picture that is one of many: in mode RGB, laid on a background, perhaps smaller than it is;
+    the `size` of its file, upright; and what its file is like.
+    """
+
+    image: Image.Image
+    size: tuple[int, int]
+    transparent: bool
+    animated: bool  # or of several pages: it is the first
+    converted: bool  # from other colours than RGB or grey of 8 bits, or by its profile
 
 
 @dataclass(frozen=True)
@@ -76,6 +92,9 @@ class _Decoded:
     image: Image.Image
     alpha: Image.Image | None
     notes: tuple[str, ...]
+    size: tuple[int, int] = (0, 0)  # of the file, upright
+    animated: bool = False
+    converted: bool = False
 
 
 def read(path: Path) -> Photo:
@@ -85,14 +104,22 @@ def read(path: Path) -> Photo:
     return Photo(np.array(found.image), alpha, path.name, "; ".join(found.notes))
 
 
-def read_rgb(path: Path, least: int | None = None) -> Image.Image:
-    """The picture in a file, in mode RGB, laid on white if it is transparent.
+def read_rgb(path: Path, least: int | None = None, background: str = "white") -> Image.Image:
+    """The picture in a file, in mode RGB, laid on a background if it is transparent.
 
     With `least`, it may come smaller than it is, but no side shorter than `least`: large JPEGs are
     then read several times faster. Raises PictureError as `read` does.
     """
-    found = _decoded(path, least)
-    return found.image if found.alpha is None else _on_white(found.image, found.alpha)
+    return glance(path, least, background).image
+
+
+def glance(path: Path, least: int | None = None, background: str = "white") -> Glance:
+    """As `read_rgb`, with what the file is like. Raises PictureError as `read` does."""
+    found, image = _decoded(path, least), None
+    if found.alpha is not None:
+        image = _laid(found.image, found.alpha, background)
+    transparent = found.alpha is not None
+    return Glance(image or found.image, found.size, transparent, found.animated, found.converted)
 
 
 def read_mask(path: Path, size: tuple[int, int] | None = None) -> np.ndarray:
@@ -160,10 +187,12 @@ def _decoded(path: Path, least: int | None = None) -> _Decoded:
     try:
         with _own_limit(), Image.open(path, formats=_formats()) as image:
             _check_size(image, path.name)
+            size, plain = image.size, _is_plain(image)
             if least is not None:
                 image.draft(None, (least, least))
-            image.load()
-            return _upright(_in_colour(image), _turn(image))
+            with _one_at_a_time(image):
+                image.load()
+                return _upright(_in_colour(image), _turn(image), size, plain)
     except UnidentifiedImageError as error:
         raise _no_picture(path) from error
     except MemoryError as error:
@@ -204,6 +233,27 @@ def _own_limit() -> Iterator[None]:
                 Image.MAX_IMAGE_PIXELS = _pillows_limit
 
 
+_large = threading.Lock()
+
+
+@contextlib.contextmanager
+def _one_at_a_time(image: Image.Image) -> Iterator[None]:
+    """Waits while another large picture is decoded; not for ever, since its disk may hang."""
+    held = image.width * image.height > _LARGE and _large.acquire(timeout=30)
+    try:
+        yield
+    finally:
+        if held:
+            _large.release()
+
+
+def _is_plain(image: Image.Image) -> bool:
+    """Whether an image that is not loaded yet is of 8-bit RGB or grey, as it stands in its file."""
+    return image.mode in _PLAIN and not any(
+        ";16" in str(tile) for tile in getattr(image, "tile", ())
+    )
+
+
 def _check_size(image: Image.Image, name: str) -> None:
     width, height = image.size
     if width * height > MOST_PIXELS:
@@ -220,6 +270,9 @@ def _no_picture(path: Path) -> PictureError:
         head = file.read(4096)
     if not head:
         return PictureError(f"{path.name} is empty.", "Fetch or save it again.")
+    if head[4:8] == b"ftyp" and head[8:12] in (b"avif", b"avis"):
+        hint = "Save it as JPEG or PNG with the program that shows it."
+        return PictureError(f"{path.name} is an AVIF picture, which cannot be read here.", hint)
     if head[4:8] == b"ftyp":
         hint = "Save it as JPEG or PNG with the program that shows it."
         return PictureError(f"{path.name} is a HEIC photo or film, which cannot be read.", hint)
@@ -247,11 +300,20 @@ def _turn(image: Image.Image) -> Image.Transpose | None:
         return None  # damaged notes of a camera: the picture itself is whole
 
 
-def _upright(found: _Decoded, turn: Image.Transpose | None) -> _Decoded:
+def _upright(
+    found: _Decoded, turn: Image.Transpose | None, size: tuple[int, int], plain: bool
+) -> _Decoded:
+    found = replace(found, size=size, converted=found.converted or not plain)
     if turn is None:
         return found
     alpha = None if found.alpha is None else found.alpha.transpose(turn)
-    return _Decoded(found.image.transpose(turn), alpha, ("turned upright", *found.notes))
+    return replace(
+        found,
+        image=found.image.transpose(turn),
+        alpha=alpha,
+        notes=("turned upright", *found.notes),
+        size=size[::-1] if turn in _SIDEWAYS else size,
+    )
 
 
 # -- to 8-bit sRGB --------------------------------------------------------------------------------
@@ -261,7 +323,8 @@ def _in_colour(image: Image.Image) -> _Decoded:
     """A loaded image of any mode as RGB and alpha."""
     notes: list[str] = []
     # A camera's file of several pictures (MPO) holds the photo first, then helps for depth or light.
-    if getattr(image, "is_animated", False) and image.format != "MPO":
+    animated = getattr(image, "is_animated", False) and image.format != "MPO"
+    if animated:
         notes.append("the first of several pictures in the file")
     if image.mode[0] in "IF":
         plain, alpha, note = _eight_bits(image)
@@ -273,7 +336,7 @@ def _in_colour(image: Image.Image) -> _Decoded:
         notes.append(note)
     if alpha is not None and alpha.getextrema() == (255, 255):
         alpha = None
-    return _Decoded(colours, alpha, tuple(notes))
+    return _Decoded(colours, alpha, tuple(notes), animated=animated, converted=bool(note))
 
 
 def _without_alpha(image: Image.Image) -> tuple[Image.Image, Image.Image | None]:
@@ -346,5 +409,5 @@ def _printable(text: str) -> str:
     return "".join(c for c in text if c.isprintable()).strip()[:60]
 
 
-def _on_white(image: Image.Image, alpha: Image.Image) -> Image.Image:
-    return Image.composite(image, Image.new("RGB", image.size, "white"), alpha)
+def _laid(image: Image.Image, alpha: Image.Image, background: str) -> Image.Image:
+    return Image.composite(image, Image.new("RGB", image.size, background), alpha)

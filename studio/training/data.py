@@ -1,48 +1,56 @@
-"""Pictures to train on: a folder, an image pack, or a pack of parts from which pictures are composed.
+"""Pictures to train on: a folder of them, an image pack, a folder of packs, or parts to compose from.
 
-An image pack is a plain .npz (read without pickle): `meta` (JSON), `blob` with encoded chunks,
-`offsets`, `counts`, `labels`. Its chunks are lossless WebP or JPEG stacks, or xz of raw pixels.
+Whatever they come from, they are uint8 squares, which lie in memory or on the disk as needed, and may be
+drawn in another way each time.
 """
 
 from __future__ import annotations
 
-import colorsys
-import io
-import json
-import lzma
-import math
-import zipfile
-import zlib
-from collections.abc import Callable
+import contextlib
+from collections.abc import Callable, Generator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import TypeVar
 
 import numpy as np
-from PIL import Image, ImageOps
+from PIL import Image
 
+from studio import photos, spec
 from studio.errors import DataError, PictureError
-from studio.photos import SUFFIXES, read_rgb
-from studio.training.choices import Choices, lot
+from studio.photos import SUFFIXES as SUFFIXES
+from studio.training import cache, folder, framing, packs, readers
+from studio.training.cache import Pixels
+from studio.training.choices import Choices, Crop, lot
+from studio.training.folder import File
+from studio.training.framing import Stock
 
+T = TypeVar("T")
 Report = Callable[[int, int], None]
 """Called with (done, total) now and then."""
 
-_LARGEST_PACK = 2**31  # bytes of decoded pixels
-_UNREADABLE = (OSError, ValueError, LookupError, TypeError, OverflowError, EOFError, RecursionError)
-_UNREADABLE += (lzma.LZMAError, zlib.error, zipfile.BadZipFile)
+Reading = Generator[tuple[int, int], None, "Pictures"]
+"""Yields (done, total) several times a second, also while it waits for a disk; closing it ends it."""
+
+_AS_USUAL = Choices()
+_AHEAD = {"centre": 64, "random": 32, "native": 6}  # pictures read ahead: whole ones are large
+_FEW = 10  # of fewer pictures none is held out, unless the lot falls on one
 
 
 @dataclass(frozen=True)
 class Pictures:
-    """uint8 pixels (N, H, W, C), class indices int64 (N,) with -1 for none, the classes' names."""
+    """uint8 pixels (N, H, W, C), class indices int64 (N,) with -1 for none, the classes' names.
+
+    `pixels` are the squares as they are when nothing varies. `stock` is what others are cut from.
+    """
 
     pixels: np.ndarray
     labels: np.ndarray
     classes: tuple[str, ...] = ()
     skipped: tuple[tuple[str, str], ...] = ()  # (file, reason)
     names: tuple[str, ...] = ()  # paths relative to the folder; none of a pack
-    choices: Choices = Choices()
+    choices: Choices = _AS_USUAL
+    stock: Stock | None = None
+    lots: np.ndarray | None = None  # float64 (N,): those below a share are held out
 
     def __len__(self) -> int:
         return len(self.pixels)
@@ -60,19 +68,46 @@ class Pictures:
         """Whether `draw` gives anything new each time."""
         return self.choices.moves
 
+    @property
+    def grey(self) -> float:
+        """The share of pictures without colour, of a thousand."""
+        some = self.pixels[:: max(1, len(self) // 1000)].astype(np.int16)
+        return float(((some.max(3) - some.min(3)).max((1, 2)) <= folder.GREY).mean())
+
     def draw(self, places: np.ndarray, rng: np.random.Generator) -> np.ndarray:
-        """The pictures at `places` (B,) as a step sees them, uint8 (B, S, S, C)."""
-        return self.pixels[places]
+        """The pictures at `places` (B,) as a step sees them, uint8 (B, S, S, C), writable."""
+        if self.stock is None:
+            squares = self.pixels[places]
+        else:
+            squares = framing.cut(self.stock, places, self.size, self.choices.framing, rng)
+        return framing.varied(squares, self.choices, rng)
 
     def split(self, share: float) -> tuple[Pictures, Pictures]:
-        """(learned from, held out): about `share` of them are held out, the same ones every time."""
-        keys = self.names or tuple(map(str, range(len(self))))
-        out = np.array([lot(key) < share for key in keys], bool)
+        """(learned from, held out): about `share` of them are held out, the same ones every time, and
+        near-duplicates together."""
+        lots = _lots(range(len(self))) if self.lots is None else self.lots
+        out = lots < share
+        if share > 0 and not out.any() and len(self) >= _FEW:
+            out = lots == lots.min()
+        if out.all():
+            out = np.zeros(len(self), bool)
         return self._some(~out), self._some(out)
 
     def _some(self, chosen: np.ndarray) -> Pictures:
-        names = tuple(n for n, c in zip(self.names, chosen) if c)
-        return replace(self, pixels=self.pixels[chosen], labels=self.labels[chosen], names=names)
+        places = np.flatnonzero(chosen)
+        rows: slice | np.ndarray = places
+        # In one piece nothing is copied, which may be all of a disk.
+        if len(places) == 0 or places[-1] - places[0] + 1 == len(places):
+            rows = slice(places[0], places[-1] + 1) if len(places) else slice(0)
+        stock, lots = self.stock, self.lots
+        return replace(
+            self,
+            pixels=self.pixels[rows],
+            labels=self.labels[rows],
+            names=tuple(self.names[i] for i in places) if self.names else (),
+            stock=stock and replace(stock, places=stock.places[rows]),
+            lots=None if lots is None else lots[rows],
+        )
 
 
 def load(
@@ -81,56 +116,38 @@ def load(
     count: int,
     seed: int,
     report: Report = lambda *_: None,
-    choices: Choices = Choices(),
+    choices: Choices = _AS_USUAL,
 ) -> Pictures:
     """The pictures at `path`, `size` pixels square.
 
-    A pack of parts gives `count` fresh compositions; a folder or pack of pictures is taken whole.
-    Raises DataError if there is nothing to train on.
+    A pack of parts gives `count` fresh compositions; all else is taken whole. In a folder of packs,
+    those that measure (named -test) are left out. Raises DataError if there is nothing to train on.
     """
-    if path.is_dir():
-        return read_folder(path, size, report)
-    pixels, labels, meta = read_pack(path)
-    if meta["channels"] == 4:
-        return compose(pixels, labels, meta["classes"], size, count, seed, report)
-    if pixels.shape[1:3] != (size, size):
-        squares = [_square(Image.fromarray(p.squeeze()), size) for p in pixels]
-        pixels = np.stack([np.asarray(s).reshape(size, size, -1) for s in squares])
-    return Pictures(pixels, labels, tuple(meta["classes"]))
-
-
-def read_folder(folder: Path, size: int, report: Report = lambda *_: None) -> Pictures:
-    """Every picture below `folder`, upright, centre-cropped to a square and scaled.
-
-    The first level of sub-folders names the classes, if every picture lies in one.
-    """
-    files = sorted(p for p in folder.rglob("*") if p.suffix.lower() in SUFFIXES and p.is_file())
-    files = [
-        p for p in files if not any(part.startswith(".") for part in p.relative_to(folder).parts)
-    ]
-    pixels, kept, skipped = [], [], []
-    for done, path in enumerate(files):
+    reading = read(path, size, count, seed, choices)
+    while True:
         try:
-            pixels.append(np.asarray(read_picture(path, size)))
-            kept.append(path.relative_to(folder).parts)
-        except PictureError as error:
-            reason = error.message.removeprefix(f"{path.name} is ").removesuffix(".")
-            skipped.append((path.name, reason))
-        report(done + 1, len(files))
-    if not pixels:
-        raise DataError(f"No picture in {folder} can be read.", "Choose a folder with pictures.")
-    tops = sorted({parts[0] for parts in kept})
-    named = len(tops) > 1 and all(len(parts) > 1 for parts in kept)
-    labels = [tops.index(parts[0]) if named else -1 for parts in kept]
-    classes = tuple(tops) if named else ()
-    names = tuple("/".join(parts) for parts in kept)
-    return Pictures(np.stack(pixels), np.array(labels, np.int64), classes, tuple(skipped), names)
+            report(*next(reading))
+        except StopIteration as end:
+            return end.value
 
 
-def read_one(folder: Path, name: str, size: int, choices: Choices) -> Pictures:
+def read(path: Path, size: int, count: int, seed: int, choices: Choices = _AS_USUAL) -> Reading:
+    """As `load`, step by step."""
+    spec.check(choices)
+    choices = replace(choices, background=folder.colour(choices.background))
+    found = yield from _waited(readers.asked(lambda: _packs(path)))
+    if found:
+        return (yield from _of_packs(found, size, count, seed, choices))
+    return (yield from _of_folder(path, size, choices))
+
+
+def read_one(place: Path, name: str, size: int, choices: Choices) -> Pictures:
     """One picture of a folder, to see how it is varied. Raises PictureError."""
-    pixels = np.asarray(read_picture(folder / name, size))[None]
-    return Pictures(pixels, np.array([-1], np.int64), names=(name,), choices=choices)
+    crop = {c.path: c for c in choices.crops}.get(name)
+    most = cache.most_of_one() // 3
+    square, picture = _prepared(place / name, size, choices, crop, most)
+    stock = None if picture is None else Stock.of(picture[None])
+    return Pictures(square[None], np.array([-1]), names=(name,), choices=choices, stock=stock)
 
 
 def read_picture(path: Path, size: int) -> Image.Image:
@@ -138,108 +155,164 @@ def read_picture(path: Path, size: int) -> Image.Image:
 
     Raises PictureError if it cannot be read.
     """
-    # Four times the size leaves the filter all it needs.
-    return _square(read_rgb(path, 4 * size), size)
+    least = framing.least(size, _AS_USUAL, None)
+    return Image.fromarray(framing.squared(photos.read_rgb(path, least), size))
 
 
-def _square(image: Image.Image, size: int) -> Image.Image:
-    return ImageOps.fit(image, (size, size), Image.Resampling.LANCZOS)
+# -- packs ----------------------------------------------------------------------------------------
 
 
-def read_pack(path: Path) -> tuple[np.ndarray, np.ndarray, dict[str, Any]]:
-    """(uint8 pixels (N, H, W, C), int64 labels (N,), meta). Raises DataError on a bad file."""
+def _packs(path: Path) -> list[Path]:
+    """The packs to learn from at a path; none if it is a folder of pictures. Raises DataError."""
     try:
-        # Opened here, because numpy leaves a file open that turns out to be no zip.
-        with path.open("rb") as file, np.load(file, allow_pickle=False) as pack:
-            meta = json.loads(str(pack["meta"]))
-            blob, offsets = pack["blob"], pack["offsets"]
-            counts, labels = pack["counts"], pack["labels"].astype(np.int64)
-        n, h, w, c = (int(meta[k]) for k in ("count", "height", "width", "channels"))
-        if min(n, h, w) < 1 or c not in (1, 3, 4) or n * h * w * c > _LARGEST_PACK:
-            raise ValueError("its sizes are impossible")
-        if counts.sum() != n or len(labels) != n or len(offsets) != len(counts) + 1:
-            raise ValueError("its counts disagree")
-        pixels = np.empty((n, h, w, c), np.uint8)
-        first = 0
-        for i, k in enumerate(counts):
-            raw = blob[offsets[i] : offsets[i + 1]].tobytes()
-            pixels[first : first + k] = _decode(raw, meta["codec"], (k, h, w, c))
-            first += k
-        names = meta["classes"] = [str(name) for name in meta.get("classes") or []]
-        if c != 4 and names and not ((labels >= -1) & (labels < len(names))).all():
-            raise ValueError("its labels name classes that it does not have")
-        return pixels, labels, meta
-    except FileNotFoundError as error:
-        raise DataError(f"There is nothing at {path}.") from error
-    except (*_UNREADABLE, Image.DecompressionBombError) as error:
+        if not path.is_dir():
+            return [path]
+        found = sorted(p for p in path.glob("*.npz") if packs.is_pack(p))
+    except OSError:
+        return []  # what is wrong with it, the scan says
+    kept = [p for p in found if not packs.is_held_back(p)]
+    if found and not kept:
         raise DataError(
-            f"{path.name} is not an image pack we can read: {error}",
-            "Give a folder of pictures, or a pack (.npz).",
-        ) from error
+            f"{path} has packs to measure with only: {found[0].name}.", "Choose one for training."
+        )
+    return kept
 
 
-def _decode(raw: bytes, codec: str, shape: tuple[int, ...]) -> np.ndarray:
-    if codec == "xz":
-        # No more than is wanted: a few bytes can unfold into all memory.
-        values = lzma.LZMADecompressor().decompress(raw, math.prod(shape) + 1)
-        return np.frombuffer(values, np.uint8).reshape(shape)
-    mode = {1: "L", 3: "RGB", 4: "RGBA"}[shape[-1]]
-    return np.asarray(Image.open(io.BytesIO(raw)).convert(mode)).reshape(shape)
+def _of_packs(paths: list[Path], size: int, count: int, seed: int, choices: Choices) -> Reading:
+    found: list[packs.Pack] = []
+    for place, path in enumerate(paths):
+        asked = readers.asked(lambda path=path: packs.read_pack(path))
+        found.append((yield from _waited(asked, place, len(paths))))
+    whole = [pack for pack in found if not pack.parts]
+    # Parts that lie beside pictures are what those were composed from.
+    pack = packs.joined(whole, size) if whole else found[0]
+    if pack.parts:
+        pack = yield from packs.compose(pack, size, count, seed)
+    pixels = packs.scaled(pack.pixels, size)
+    stock = Stock.of(pack.pixels) if choices.framing != "centre" and _fits(pack, size) else None
+    return Pictures(pixels, pack.labels, pack.classes, choices=choices, stock=stock)
 
 
-def compose(
-    parts: np.ndarray,
-    groups: np.ndarray,
-    names: list[str],
-    size: int,
-    count: int,
-    seed: int,
-    report: Report = lambda *_: None,
-) -> Pictures:
-    """`count` compositions from parts (P, H, W, 4), classes in turn, each on a pastel gradient.
-
-    The group of a part is named "species/colour/layer". One colour is drawn, then one part of each
-    of its layers, laid over each other in the order of the layers' names.
-    """
-    layers = _layers(groups, names)
-    species = sorted(layers)
-    if not species:
-        raise DataError("The parts in this pack are not named species/colour/layer.")
-    colour = parts[..., :3].astype(np.float32) * (parts[..., 3:] / np.float32(255))
-    cover = 1 - parts[..., 3:] / np.float32(255)
-    rng = np.random.default_rng(seed)
-    pixels = np.empty((count, size, size, 3), np.uint8)
-    for i in range(count):
-        palettes = layers[species[i % len(species)]]
-        palette = palettes[sorted(palettes)[rng.integers(len(palettes))]]
-        canvas = _gradient(parts.shape[1], parts.shape[2], rng)
-        for layer in sorted(palette):
-            part = palette[layer][rng.integers(len(palette[layer]))]
-            canvas = canvas * cover[part] + colour[part]
-        full = Image.fromarray(canvas.clip(0, 255).round().astype(np.uint8))
-        pixels[i] = np.asarray(full.resize((size, size), Image.Resampling.LANCZOS))
-        if i % 1000 == 999:
-            report(i + 1, count)
-    labels = np.arange(count, dtype=np.int64) % len(species)
-    return Pictures(pixels, labels, tuple(species))
+def _fits(pack: packs.Pack, size: int) -> bool:
+    return min(pack.pixels.shape[1:3]) >= size
 
 
-def _layers(groups: np.ndarray, names: list[str]) -> dict[str, dict[str, dict[str, list[int]]]]:
-    tree: dict[str, dict[str, dict[str, list[int]]]] = {}
-    for index, group in enumerate(groups):
-        parts = names[group].split("/") if 0 <= group < len(names) else []
-        if len(parts) == 3:
-            species, colour, layer = parts
-            tree.setdefault(species, {}).setdefault(colour, {}).setdefault(layer, []).append(index)
-    return tree
+def _waited(
+    asked: Generator[None, None, T], done: int = 0, total: int = 0
+) -> Generator[tuple[int, int], None, T]:
+    while True:
+        try:
+            next(asked)
+        except StopIteration as end:
+            return end.value
+        yield done, total
 
 
-def _gradient(height: int, width: int, rng: np.random.Generator) -> np.ndarray:
-    """A pastel background of one of twelve hues, slightly varied, a little deeper at the bottom."""
-    hue = (rng.integers(12) / 12 + rng.uniform(-0.02, 0.02)) % 1
-    top, bottom = (
-        255 * np.array(colorsys.hsv_to_rgb(hue, saturation, value), np.float32)
-        for saturation, value in ((0.16, 1.0), (0.34, 0.93))
+# -- folders --------------------------------------------------------------------------------------
+
+
+def _of_folder(place: Path, size: int, choices: Choices) -> Reading:
+    files = yield from _scanned(place, size)
+    wanted = folder.chosen(files, choices)
+    if not wanted:
+        raise _nothing(place, files)
+    # By lot, so that what is held out is one piece, however large a share it is.
+    lots = {f.path: lot(f.twin or f.path) for f in wanted}
+    wanted.sort(key=lambda f: (lots[f.path], f.path))
+    crops = {c.path: c for c in choices.crops}
+    key = cache.key(place, wanted, size, choices, crops)
+    skipped = [(f.path, f.reason) for f in files if f.result == "error"]
+    found = cache.opened(key, size)
+    if found is None or len(found.names) < len(wanted):
+        found, more = yield from _filled(place, wanted, size, choices, crops, key)
+        skipped += more
+    classes, labels = (
+        folder.classes(found.names) if choices.labels else ((), [-1] * len(found.names))
     )
-    down = np.linspace(0, 1, height, dtype=np.float32)[:, None, None]
-    return np.broadcast_to((1 - down) * top + down * bottom, (height, width, 3))
+    return Pictures(
+        found.squares,
+        np.array(labels, np.int64),
+        classes,
+        tuple(skipped),
+        found.names,
+        choices,
+        found.stock,
+        np.array([lots[name] for name in found.names]),
+    )
+
+
+def _scanned(place: Path, size: int) -> Generator[tuple[int, int], None, list[File]]:
+    files: list[File] = []
+    for done, total, new in cache.scanned(place, size):
+        files += new
+        yield done, 2 * total  # they are read once more, to be kept
+    return files
+
+
+def _filled(
+    place: Path,
+    wanted: list[File],
+    size: int,
+    choices: Choices,
+    crops: dict[str, Crop],
+    key: str,
+) -> Generator[tuple[int, int], None, tuple[Pixels, list[tuple[str, str]]]]:
+    """(pixels, (file, reason) of what could not be read after all), kept under `key`."""
+    areas = [framing.area(f.size, size, choices.framing, crops.get(f.path)) for f in wanted]
+    most = framing.share(areas, cache.most_of_one() // 3)
+
+    def prepared(file: File) -> _Prepared | str:
+        try:
+            return _prepared(place / file.path, size, choices, crops.get(file.path), most)
+        except PictureError as error:
+            if not place.exists():
+                raise folder.gone(place) from error
+            return folder.reason(error, Path(file.path).name)
+
+    bytes_ = 3 * (len(wanted) * size**2 + sum(min(area, most) for area in areas))
+    reading = readers.read(prepared, wanted, lambda _: folder.LATE, ahead=_AHEAD[choices.framing])
+    skipped: list[tuple[str, str]] = []
+    with cache.writing(key, size, bytes_) as writer, contextlib.closing(reading):
+        waiting = iter(wanted)
+        for done, total, results in reading:
+            for file, result in zip(waiting, results):
+                if isinstance(result, str):
+                    skipped.append((file.path, result))
+                else:
+                    writer.add(file.path, *result)
+            yield total + done, 2 * total
+        if not writer.names:
+            raise DataError(f"No picture in {place} can be read: {skipped[0][1]}.")
+    found = cache.opened(key, size)
+    if found is None:
+        raise DataError(f"The pictures of {place} were read, but could not be kept.")
+    return found, skipped
+
+
+_Prepared = tuple[np.ndarray, np.ndarray | None]
+
+
+def _prepared(path: Path, size: int, choices: Choices, crop: Crop | None, most: int) -> _Prepared:
+    """(its square, what others are cut from) of the picture in a file. Raises PictureError."""
+    least = framing.least(size, choices, crop)
+    image = photos.read_rgb(path, least, choices.background)
+    if choices.framing == "centre":
+        return framing.squared(image, size, crop), None
+    picture = framing.kept(image, size, choices.framing, crop, most)
+    return framing.middle(picture, size, choices.framing), picture
+
+
+def _nothing(place: Path, files: list[File]) -> DataError:
+    errors = [f for f in files if f.result == "error"]
+    if any(f.result == "image" for f in files):
+        return DataError(f"All pictures in {place} are left out.", "Take some of them back in.")
+    if errors:
+        return DataError(
+            f"No picture in {place} can be read: {errors[0].path} is {errors[0].reason}.",
+            "Choose a folder with pictures.",
+        )
+    return DataError(f"No picture is in {place}.", "Choose a folder with pictures.")
+
+
+def _lots(places: Sequence[int]) -> np.ndarray:
+    return np.array([lot(str(place)) for place in places])
