@@ -8,7 +8,7 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import inspect
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 from PySide6.QtCore import QCoreApplication, Qt, Signal
@@ -57,6 +57,7 @@ class Form(Editor):
         super().__init__(parent)
         self._value = value
         self._editors: dict[str, Editor] = {}
+        self._labels: dict[str, QLabel] = {}
         rows = QFormLayout(self)
         rows.setContentsMargins(0, 0, 0, 0)
         rows.setFieldGrowthPolicy(QFormLayout.FieldGrowthPolicy.AllNonFixedFieldsGrow)
@@ -75,7 +76,7 @@ class Form(Editor):
                 rows.addRow(editor)
             else:
                 rows.addRow(label, editor)
-            self._editors[field.name] = editor
+            self._editors[field.name], self._labels[field.name] = editor, label
         self._wrong = QLabel()
         self._wrong.setObjectName("problem")
         self._wrong.setProperty("role", "problem")
@@ -102,6 +103,23 @@ class Form(Editor):
     def editor(self, name: str) -> Editor:
         """The editor of a field."""
         return self._editors[name]
+
+    def show_field(self, name: str, on: bool) -> None:
+        """Show a field, or hide it where it means nothing."""
+        rows = self.layout()
+        assert isinstance(rows, QFormLayout)
+        rows.setRowVisible(self._editors[name], on)
+        rows.setRowVisible(self._labels[name], on)
+
+    def name_choices(self, name: str, words: Mapping[Any, str]) -> None:
+        """Say what may be chosen for a field in other words."""
+        combo = self._editors[name].focusProxy()
+        assert isinstance(combo, QComboBox)
+        for place in range(combo.count()):
+            combo.setItemText(place, words.get(combo.itemData(place), combo.itemText(place)))
+        # As wide as its column, not as its longest words.
+        combo.setSizeAdjustPolicy(QComboBox.SizeAdjustPolicy.AdjustToMinimumContentsLengthWithIcon)
+        combo.setMinimumContentsLength(8)
 
     def _emit(self, _: Any) -> None:
         try:

@@ -41,6 +41,7 @@ from studio.ui.recipe_panel import summary
 from studio.ui.runner import spawn
 from studio.ui.session import Session
 from studio.ui.tabs import TABS, Mode, Tab
+from studio.weights import formats
 
 if TYPE_CHECKING:
     from studio.ui.selfcheck import SelfCheckDialog
@@ -373,12 +374,14 @@ class MainWindow(QMainWindow):
             self.open_path(paths[0])
 
     def open_path(self, path: Path) -> None:
-        """What is dropped: a folder or weights are a model; a picture is for the mode that is shown, or
-        may carry a recipe."""
+        """What is dropped: weights, or a folder with some, are a model; any other folder is to be learned
+        from; a picture is for the mode that is shown, or may carry a recipe."""
         from studio.ui.tabs.models import WEIGHTS, ModelsTab
 
         tab = self.modes.currentWidget()
-        if path.is_dir() or path.suffix.lower() in WEIGHTS:
+        if path.is_dir() and not _holds_weights(path, WEIGHTS):
+            self.turn_to("train").open_path(path)
+        elif path.is_dir() or path.suffix.lower() in WEIGHTS:
             models = self.turn_to("models")
             assert isinstance(models, ModelsTab)
             models.add_path(path)
@@ -521,3 +524,12 @@ class MainWindow(QMainWindow):
         self.session.remember(clean=True)
         self._collector.stop()
         self.deleteLater()
+
+
+def _holds_weights(folder: Path, suffixes: tuple[str, ...]) -> bool:
+    """Whether a folder is a model's. One that cannot be looked into is not."""
+    try:
+        files = [path.suffix.lower() for path in folder.iterdir()]
+    except OSError:
+        return False
+    return formats.recognise(folder) is not None or any(suffix in suffixes for suffix in files)

@@ -96,5 +96,6 @@ TABS = {
     "sample": Mode("Sample", "sample", "SampleTab"),
     "canvas": Mode("Canvas", "canvas", "CanvasTab"),
     "compare": Mode("Compare", "compare", "CompareTab"),
+    "train": Mode("Train", "train", "TrainTab"),
     "models": Mode("Models", "models", "ModelsTab"),
 }
