@@ -26,11 +26,11 @@ from studio.diffusion.tasks import (
     TimeTravel,
     Upscale,
 )
+from studio.engine.boxes import Fitted
 from studio.engine.events import Begun, Finished, Note, Progress, Shares
 from studio.engine.jobs import FinishWith, SampleJob, Setting
 from studio.engine.paint import (
     WAYS,
-    Fitted,
     PaintJob,
     PaintRecipe,
     Repaint,
@@ -280,8 +280,9 @@ def test_another_mask_counts_from_the_next_step_on():
     last = last_of(PaintJob(recipe(), PICTURE, MASK), messages={2: Repaint(mask=other)})
     assert kept(last, PICTURE, other)
     assert (last.pictures[0][other > 0] != PICTURE[other > 0]).any()
-    asked = last_of(PaintJob(recipe(), PICTURE, other)).recipe["inputs"]
-    assert last.recipe["inputs"] == asked
+    (branch,) = last.recipe["sample"]["branches"]
+    assert last.recipe["inputs"]["mask"] == PaintJob(recipe(), PICTURE, MASK).inputs()["mask"]
+    assert branch["inputs"]["mask"] == PaintJob(recipe(), PICTURE, other).inputs()["mask"]
 
 
 @every_way
@@ -296,7 +297,8 @@ def test_what_is_painted_in_mid_run_is_made_too(way):
 def test_another_task_counts_from_the_next_step_on():
     new = recipe(Sketch(strength=0.3))
     last = last_of(PaintJob(recipe(), PICTURE, MASK), messages={2: Repaint(recipe=new)})
-    assert last.recipe["task"] == spec.to_dict(new.task)
+    (branch,) = last.recipe["sample"]["branches"]
+    assert branch["task"] == spec.to_dict(new.task)
     assert kept(last, PICTURE, MASK)
     off = [np.abs(last.pictures.astype(int) - PICTURE).mean()]
     off.append(

@@ -1,11 +1,16 @@
-"""Where a picture's box lies: the part of it that goes through a model. For the window and the commands.
+"""Where a picture's box lies, the part of it that goes through a model, and how it comes to the model.
 
 Sizes are (width, height), rectangles (x, y, width, height) in pixels.
 """
 
 from __future__ import annotations
 
+import math
+from dataclasses import dataclass
+
 import numpy as np
+
+from studio import photos
 
 Rect = tuple[int, int, int, int]
 
@@ -44,6 +49,51 @@ def within(rect: Rect, size: tuple[int, int]) -> Rect | None:
     left, top = max(rect[0], 0), max(rect[1], 0)
     right, bottom = min(rect[0] + rect[2], size[0]), min(rect[1] + rect[3], size[1])
     return (left, top, right - left, bottom - top) if right > left and bottom > top else None
+
+
+@dataclass(frozen=True)
+class Fitted:
+    """How a box comes to the model: its `content`, (width, height), scaled from `size`, lies in the
+    corner of a canvas whose sides are at least the model's and multiples of `factor`; the rest is the
+    border repeated."""
+
+    size: tuple[int, int]
+    content: tuple[int, int]
+    side: int
+    factor: int = 1
+
+    @staticmethod
+    def scaled(size: tuple[int, int], side: int) -> Fitted:
+        """The longer side of the box becomes the model's side."""
+        w, h = size
+        scale = side / max(w, h)
+        return Fitted(size, (max(1, round(w * scale)), max(1, round(h * scale))), side)
+
+    @property
+    def canvas(self) -> tuple[int, int]:
+        """(height, width) of what is sampled."""
+        w, h = (math.ceil(max(v, self.side) / self.factor) * self.factor for v in self.content)
+        return h, w
+
+    def forth(self, pixels: np.ndarray) -> np.ndarray:
+        """A picture of the box, (h, w, C), on the canvas."""
+        return self._padded(photos.resized(pixels, self.content))
+
+    def mask(self, mask: np.ndarray) -> np.ndarray:
+        """A mask of the box on the canvas: the most that any pixel may change that has a share."""
+        (w, h), (cw, ch) = self.size, self.content
+        rows, columns = np.arange(ch) * h // ch, np.arange(cw) * w // cw
+        most = np.maximum.reduceat(np.maximum.reduceat(mask, rows, 0), columns, 1)
+        return self._padded(most[..., None])[..., 0]
+
+    def back(self, pixels: np.ndarray) -> np.ndarray:
+        """The canvas, (H, W, C), as a picture of the box."""
+        cw, ch = self.content
+        return photos.resized(np.ascontiguousarray(pixels[:ch, :cw]), self.size)
+
+    def _padded(self, pixels: np.ndarray) -> np.ndarray:
+        (height, width), (h, w) = self.canvas, pixels.shape[:2]
+        return np.pad(pixels, ((0, height - h), (0, width - w), (0, 0)), mode="edge")
 
 
 def _placed(start: int, length: int, whole: int) -> int:

@@ -1,5 +1,5 @@
 """Branches: a run that leaves the way it was on, at a kept state, for another seed, sampler, class,
-guidance or temperature; and the tree of such runs.
+guidance, temperature or mask; and the tree of such runs.
 
 A run is a row of *legs*. The first begins at noise; each branch ends one leg and begins the next. A job
 names its branches, so its pictures come again from noise alone, or, at less cost, from the last state
@@ -8,8 +8,8 @@ that was kept before the last branch: to the same pixels.
 
 from __future__ import annotations
 
-from collections.abc import Generator, Iterator
-from dataclasses import dataclass, field, fields, replace
+from collections.abc import Callable, Generator, Iterator
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
 from studio import spec
@@ -18,6 +18,7 @@ from studio.diffusion.flow import DormandPrince
 from studio.diffusion.noise import Noise
 from studio.diffusion.sampler import Sampler, Step
 from studio.diffusion.score import Score, expand
+from studio.diffusion.tasks import Task
 from studio.engine.trajectory import Frame, State, Trajectory
 from studio.errors import SpecError
 from studio.spec import option
@@ -54,11 +55,16 @@ class Branch:
         range=(0, 2),
         help="Of the noise in the state and below: less looks plainer.",
     )
+    task: Task | None = option(None, label="Task", help="Of a painting, from here on.")
+    inputs: dict[str, str] = option(
+        dict, label="Painted", help="Of a painting: what identifies mask and strokes from here on."
+    )
 
     @property
     def conditioned(self) -> bool:
         """Whether what is known of the picture is other."""
-        return self.classes is not None or self.guidance is not None
+        told = self.classes is not None or self.guidance is not None
+        return told or self.task is not None or bool(self.inputs)
 
     def here(self, step: Step) -> bool:
         """Whether a run that has come to this Step leaves here."""
@@ -69,13 +75,16 @@ class Branch:
 @dataclass(frozen=True)
 class Leg:
     """A stretch of a run between two branches: what it is run with. `job` is as it is on this leg, for
-    these samples alone; `begin` is the time at which its sampler began, if not at the usual one."""
+    these samples alone; `begin` is the time at which its sampler began, if not at the usual one. A
+    condition that `changes` by itself is that of every leg; else the job says what is known.
+    """
 
     job: SampleJob
     score: Score
     noise: Noise
     condition: Condition
     begin: float | None = None
+    changes: bool = False
 
     def steps(self) -> Iterator[Step]:
         """The Steps from noise on."""
@@ -90,7 +99,7 @@ class Leg:
             guidance=self.job.guidance if branch.guidance is None else branch.guidance,
         )
         condition = self.condition
-        if branch.conditioned:
+        if branch.conditioned and not self.changes:
             condition = job.condition(self.score, self.noise.device)
         # One path at every depth, so a sampler that wants it finer may have it.
         noise = replace(self.noise, depth=max(self.noise.depth, job.sampler.depth))
@@ -99,7 +108,7 @@ class Leg:
         if branch.temperature is not None:
             noise = replace(noise, temperature=branch.temperature)
         begin = t if self.anew(branch) else self.begin
-        return Leg(job, self.score, noise, condition, begin)
+        return Leg(job, self.score, noise, condition, begin, self.changes)
 
     def anew(self, branch: Branch) -> bool:
         """Whether the sampler begins anew at a branch, instead of going on."""
@@ -144,10 +153,13 @@ def _check_memory(sampler: Sampler, step: Step) -> None:
 
 
 class Way:
-    """The legs of a run, one after another. `taken` are the branches that lie behind it."""
+    """The legs of a run, one after another. `taken` are the branches that lie behind it; `told` makes
+    of the job that leads here the recipe that does, empty if none can."""
 
-    def __init__(self, leg: Leg) -> None:
-        self.leg = leg
+    def __init__(
+        self, leg: Leg, told: Callable[[SampleJob], dict[str, Any]] = spec.to_dict
+    ) -> None:
+        self.leg, self._told = leg, told
         self.taken: tuple[Branch, ...] = ()
         self.note = ""  # what is to be said of the branch taken last
         self._job, self._ahead = leg.job, list(leg.job.branches)
@@ -156,6 +168,11 @@ class Way:
     def job(self) -> SampleJob:
         """The job that leads here and on to the end, for these samples alone."""
         return replace(self._job, branches=(*self.taken, *self._ahead))
+
+    @property
+    def recipe(self) -> dict[str, Any]:
+        """What makes these samples as they are here, and goes on to the end."""
+        return self._told(self.job)
 
     @property
     def missed(self) -> bool:
@@ -173,9 +190,9 @@ class Way:
         self.note = _said(branch, self.leg.job.sampler)
         return anew, steps
 
-    def resume(self, state: State) -> tuple[int, Iterator[Step]]:
-        """The Steps after a kept state at which the last branch leaves, and how many network calls
-        before it they count as theirs."""
+    def resume(self, state: State, part: range) -> tuple[int, Iterator[Step]]:
+        """The Steps of a part of the samples after a kept state at which the last branch leaves, and how
+        many network calls before it they count as theirs."""
         if state.items["x"].shape[1:] != self.leg.score.shape:
             raise SpecError("The model is not the one of this state: its pictures differ in shape.")
         if not self._ahead:
@@ -183,7 +200,7 @@ class Way:
         *before, last = self._ahead
         for branch in before:
             self._pass(branch, branch.t)
-        anew, steps = self.turn(last, state.step(self.leg.noise.device))
+        anew, steps = self.turn(last, state.step(self.leg.noise.device, part))
         return (0 if anew else state.nfe), steps
 
     def leave(self, branch: Branch) -> None:
@@ -233,7 +250,7 @@ def branched(trajectory: Trajectory, log_snr: float, **changes: Any) -> BranchJo
         )
     job = spec.from_dict(SampleJob, trajectory.recipe)
     branch = Branch(state.t, state.index, **changes)
-    if not any(getattr(branch, f.name) is not None for f in fields(branch)[2:]):
+    if branch == Branch(state.t, state.index):
         raise SpecError("Nothing is other on this branch.", "Change the seed, or another setting.")
     job = replace(job, branches=(*job.branches[: state.leg], branch))
     spec.check(job)

@@ -169,6 +169,37 @@ class SampleJob:
         )
         return ClassifierGuidance(classifier, labels, self.guidance)
 
+    def step_at(
+        self, context: Context, t: float, step: int, watch: Watch
+    ) -> Generator[Event, Any, Step]:
+        """Run to the first Step of the last leg at or below time t that has at least this index. Raises
+        SpecError if the run does not come there."""
+        score, end = self.score(context), Branch(t, step)
+        job = replace(self, branches=(*self.branches, end))
+        way = job._way(score, self.condition(score, context.device), range(self.count), context)
+        run = Watched(context, score, way.leg.steps(), watch)
+        while (event := run.next()) is not None:
+            yield event
+            assert run.step is not None
+            while isinstance(event, Progress) and (branch := way.here(run.step)) is not None:
+                if len(way.taken) == len(self.branches):
+                    return run.step
+                run.turn(way, branch)
+        raise SpecError("The run that it begins from does not come so far.")
+
+    def _way(self, score: Score, condition: Condition, part: range, context: Context) -> Way:
+        """The way of a part of the pictures, at its beginning."""
+        alone = replace(self, seed=self.seed + part.start, count=len(part))
+        noise = Noise.of(
+            alone.seed,
+            len(part),
+            score.shape,
+            score.sde,
+            device=context.device,
+            depth=self.sampler.depth,
+        )
+        return Way(Leg(alone, score, noise, condition.of(part)))
+
     def _some(
         self,
         context: Context,
@@ -179,13 +210,8 @@ class SampleJob:
         state: State | None,
     ) -> Generator[Event, Any, tuple[np.ndarray, tuple[Branch, ...]]]:
         """The pictures of a part, and the branches that lead to them."""
-        alone = replace(self, seed=self.seed + part.start, count=len(part))
-        depth = self.sampler.depth
-        noise = Noise.of(
-            alone.seed, len(part), score.shape, score.sde, device=context.device, depth=depth
-        )
-        way = Way(Leg(alone, score, noise, condition.of(part)))
-        spent, steps = (0, way.leg.steps()) if state is None else way.resume(state)
+        way = self._way(score, condition, part, context)
+        spent, steps = (0, way.leg.steps()) if state is None else way.resume(state, part)
         run = Watched(context, score, steps, watch)
         run.follow(way, spent)
         yield Begun(run.trajectory)
@@ -286,7 +312,7 @@ class Watched:
         behind it, which another run has paid for."""
         self._calls -= spent
         self._leg = len(way.taken)
-        self.trajectory.recipe = spec.to_dict(way.job)
+        self.trajectory.recipe = way.recipe
 
     def turn(self, way: Way, branch: Branch) -> None:
         """Take a branch of the way. Raises StudioError if it cannot be."""

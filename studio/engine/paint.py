@@ -4,6 +4,9 @@ The box comes to the model in one of three ways. "box": scaled to the model's si
 its own size, the score of the whole box being the mean of those of overlapping windows. "cascade": first
 scaled, then sharpened at its own size by windows, such that the means of blocks stay as they were.
 
+A run may leave its way as any run can (see branch.py); on each leg it has a mask and strokes of its own.
+What a person paints while it runs is such a branch, too, so a recipe tells of it.
+
 Pictures are uint8 (H, W, 3), masks uint8 (H, W) with 0 known, 255 free and between them how far a pixel
 may change, strokes uint8 (H, W, 4) with straight alpha.
 """
@@ -11,34 +14,24 @@ may change, strokes uint8 (H, W, 4) with straight alpha.
 from __future__ import annotations
 
 import hashlib
-import math
-from collections.abc import Callable, Generator
+from collections.abc import Generator
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from studio import photos, spec
-from studio.diffusion import colour, pictures
-from studio.diffusion.conditions import All, Changing, Condition, Meter
-from studio.diffusion.linear import Blocks
-from studio.diffusion.measured import Replacement
-from studio.diffusion.noise import Noise
-from studio.diffusion.sampler import Step
-from studio.diffusion.score import Score, expand
-from studio.diffusion.tasks import Colorize, Inpaint, Replace, Scene, Task, level
-from studio.diffusion.windows import windowed
-from studio.engine.events import Begun, Event, Finished, Note, Picture, Shares
-from studio.engine.jobs import FinishWith, SampleJob, Watch, Watched, in_groups
+from studio import spec
+from studio.diffusion import colour
+from studio.diffusion.tasks import Colorize, Inpaint, Task
+from studio.engine.branch import Branch
+from studio.engine.events import Event, Finished, Note
+from studio.engine.jobs import SampleJob, Watch
 from studio.errors import PictureError, SpecError
-from studio.lazy import torch
 from studio.spec import option
 
 if TYPE_CHECKING:
-    from torch import Tensor
-
-    from studio.diffusion.score import Function
     from studio.engine.engine import Context
+    from studio.engine.trajectory import State, Trajectory
 
 Rect = tuple[int, int, int, int]  # x, y, width, height
 
@@ -48,11 +41,16 @@ WAYS = {
     "cascade": "Scaled first, then sharpened at full size. Use it for large boxes; it takes longest.",
 }
 
-#: Where the noise of paint put on a state begins, apart from every other use.
-_TOUCH = 1 << 18
-#: How far the second run of a cascade may change what the first one made: as a Task's strength.
-_SHARPENED = 0.45
 _MOST_PIXELS = 2048 * 2048  # of a box at full size
+
+
+@dataclass(frozen=True)
+class Origin:
+    """The run of one picture, from whose state at a time all candidates begin."""
+
+    run: SampleJob = option(lambda: SampleJob(count=1), label="Run")
+    t: float = option(1.0, label="Time", range=(0, 1))
+    step: int = option(0, label="Step", range=(0, 10**6), help="Of its last leg.")
 
 
 @dataclass(frozen=True)
@@ -67,6 +65,7 @@ class PaintRecipe:
         "box", label="Large pictures", choices=tuple(WAYS), help="How a box comes to the model."
     )
     box: tuple[int, ...] = ()
+    origin: Origin | None = option(None, label="From", help="None: from noise.")
     inputs: dict[str, str] = field(default_factory=dict)
     proof: dict[str, float] = field(default_factory=dict)
 
@@ -89,25 +88,47 @@ class Touch:
 
 
 @dataclass(frozen=True, eq=False)
+class Layers:
+    """What is painted from a branch on, and what was put on the noisy states there."""
+
+    mask: np.ndarray | None = None
+    sketch: np.ndarray | None = None
+    touch: np.ndarray | None = None
+
+    def inputs(self) -> dict[str, str]:
+        """What identifies each: the first digits of a SHA-256. No mask is told, too."""
+        return {"mask": ""} | {k: _digest(v) for k, v in vars(self).items() if v is not None}
+
+    def cut(self, box: Rect) -> Layers:
+        """Copies of the part in a box; what is empty there is None."""
+        parts = {k: None if v is None else _cut(v, box) for k, v in vars(self).items()}
+        return Layers(**{k: v.copy() for k, v in parts.items() if v is not None and v.any()})
+
+
+@dataclass(frozen=True, eq=False)
 class PaintJob:
-    """Candidates for a box of a picture. Its result is what the box would become, (N, h, w, 3)."""
+    """Candidates for a box of a picture. Its result is what the box would become, (N, h, w, 3).
+
+    `later` has what is painted from each branch of the recipe on. `begun` is the state of the recipe's
+    origin, if it was kept; else it is made again.
+    """
 
     recipe: PaintRecipe
     picture: np.ndarray
     mask: np.ndarray | None = None
     sketch: np.ndarray | None = None
     boxed: bool = False  # whether the arrays are those of the box alone
+    later: tuple[Layers, ...] = ()
+    begun: State | None = None
 
     def alone(self) -> PaintJob:
         """The job with copies of what is in the box. Raises StudioError as `check` does."""
         self.check()
         box = self.box()
-        cut = {
-            name: None if array is None or not (part := _cut(array, box)).any() else part.copy()
-            for name, array in (("mask", self.mask), ("sketch", self.sketch))
-        }
         picture = self.picture if self.boxed else _cut(self.picture, box).copy()
-        return replace(self, picture=picture, boxed=True, **cut)
+        first, *later = (layers.cut(box) for layers in (self.painted, *self.later))
+        first = {"mask": first.mask, "sketch": first.sketch}
+        return replace(self, picture=picture, boxed=True, later=tuple(later), **first)
 
     def box(self) -> Rect:
         """The box, inside the picture. Raises PictureError if it is not."""
@@ -119,11 +140,52 @@ class PaintJob:
             raise PictureError("The box is not inside the picture.", "Place the box again.")
         return x, y, wide, high
 
+    @property
+    def painted(self) -> Layers:
+        """What is painted at the beginning."""
+        return Layers(self.mask, self.sketch)
+
+    @property
+    def branches(self) -> tuple[Branch, ...]:
+        return self.recipe.sample.branches
+
+    def inputs(self) -> dict[str, str]:
+        """What identifies the picture, and the mask and strokes at the beginning, in the box."""
+        job = self.alone()
+        painted = {k: told for k, told in job.painted.inputs().items() if told}
+        return {"picture": _digest(job.picture), **painted}
+
+    def leg(self, place: int) -> PaintJob:
+        """A job with everything as it is after so many branches."""
+        job = replace(self, later=(), recipe=_branched(self.recipe, ()))
+        for branch, layers in zip(self.branches[:place], self.later):
+            told = {"classes": branch.classes, "guidance": branch.guidance}
+            sample = replace(job.recipe.sample, **{k: v for k, v in told.items() if v is not None})
+            recipe = replace(job.recipe, sample=sample, task=branch.task or job.recipe.task)
+            job = replace(job, recipe=recipe, mask=layers.mask, sketch=layers.sketch)
+        return job
+
+    def on(self, place: int, branch: Branch, layers: Layers) -> PaintJob:
+        """The job that leaves its way after so many branches, and takes none of the others."""
+        recipe = _branched(self.recipe, (*self.branches[:place], branch))
+        return replace(self, recipe=recipe, later=(*self.later[:place], layers))
+
     def check(self) -> None:
         """Raise StudioError, before anything is loaded, if there is nothing to do or it cannot be."""
         spec.check(self.recipe)
         if len(self.recipe.box) not in (0, 4):
             raise SpecError("A box has four numbers: x, y, width, height.")
+        if len(self.later) != len(self.branches):
+            raise SpecError(
+                "What was painted at the branches of this recipe is not here.",
+                "Leave the branches out.",
+            )
+        if self.recipe.origin is not None and self.recipe.origin.run.count != 1:
+            raise SpecError("Candidates begin from the run of one picture.")
+        for place in range(len(self.later) + 1):
+            self.leg(place)._check()
+
+    def _check(self) -> None:
         shape = self.picture.shape[:2]
         for name, other in (("mask", self.mask), ("sketch", self.sketch)):
             if other is not None and other.shape[:2] != shape:
@@ -142,267 +204,92 @@ class PaintJob:
 
     def run(self, context: Context) -> Generator[Event, Any, None]:
         """Events of a run. Takes FinishWith, Repaint and Touch."""
+        return self.made(context)
+
+    def made(self, context: Context, state: State | None = None) -> Generator[Event, Any, None]:
+        """As `run`; from a kept state, which the last branch leaves, if one is given."""
+        from studio.engine.paint_run import painted
+
         job = self.alone()
+        job = replace(job, recipe=replace(job.recipe, inputs=job.inputs()))
         yield Note("Loading the model")
-        score = self.recipe.sample.score(context)
-        watch = Watch()
-        stack, job = yield from job._made(context, score, watch)
-        task, crop = job.recipe.task, job.picture
-        results = np.stack([merged(task, crop, made, job.mask) for made in stack])
-        told = proof(task, crop, results, job.mask)
-        recipe = replace(job.recipe, inputs=job.inputs(), proof=told)
+        score, watch = job.recipe.sample.score(context), Watch()
+        stack, job, end = yield from painted(job, context, score, watch, state)
+        results = end.merged(stack)
+        told = proof(end.recipe.task, end.picture, results, end.mask)
+        recipe = replace(job.recipe, proof=told)
         yield Finished(results, spec.to_dict(recipe), watch.calls, watch.seconds)
 
-    def inputs(self) -> dict[str, str]:
-        """The first digits of the SHA-256 of the picture, mask and strokes in the box."""
-        job = self.alone()
-        given = {"picture": job.picture, "mask": job.mask, "sketch": job.sketch}
-        return {k: _digest(v) for k, v in given.items() if v is not None}
-
-    # -- the ways -----------------------------------------------------------------------------------
-
-    def _made(
-        self, context: Context, score: Score, watch: Watch
-    ) -> Generator[Event, Any, tuple[np.ndarray, PaintJob]]:
-        """What the model makes of the box, (N, h, w, C) at the box's size, before it is merged; and the
-        job as it is in the end, for it may be changed on the way."""
-        _, _, w, h = self.box()
-        side = score.shape[1]
-        if self.recipe.way == "windows" and max(w, h) > side:
-            fitted = Fitted((w, h), (w, h), side)
-            return (yield from self._run(context, score, fitted, watch, None))
-        fitted = Fitted.scaled((w, h), side)
-        first, job = yield from self._run(context, score, fitted, watch, None)
-        factor = math.ceil(max(w, h) / side)
-        if self.recipe.way == "box" or factor < 2:
-            return first, job
-        yield Note("Sharpening at full size")
-        (cw, ch) = fitted.content
-        fine = Fitted((w, h), (cw * factor, ch * factor), side, factor)
-        # As it will be: with the picture itself where it is kept.
-        first = np.stack([merged(job.recipe.task, job.picture, made, job.mask) for made in first])
-        return (yield from job._run(context, score, fine, watch, first))
-
-    def _run(
-        self, context: Context, score: Score, fitted: Fitted, watch: Watch, first: np.ndarray | None
-    ) -> Generator[Event, Any, tuple[np.ndarray, PaintJob]]:
-        run = _Run(self, context, score, fitted, watch, first)
-        stacks = yield from in_groups(self.recipe.sample.count, run.some)
-        made = np.stack([fitted.back(made) for stack in stacks for made in stack])
-        return made, run.job
+    def merged(self, stack: np.ndarray) -> np.ndarray:
+        """What the box becomes by what the model made of it, (N, h, w, 1 or 3)."""
+        return np.stack([merged(self.recipe.task, self.picture, x, self.mask) for x in stack])
 
 
-@dataclass(frozen=True)
-class Fitted:
-    """How a box comes to the model: its `content`, (width, height), scaled from `size`, lies in the
-    corner of a canvas whose sides are at least the model's and multiples of `factor`; the rest is the
-    border repeated."""
-
-    size: tuple[int, int]
-    content: tuple[int, int]
-    side: int
-    factor: int = 1
-
-    @staticmethod
-    def scaled(size: tuple[int, int], side: int) -> Fitted:
-        """The longer side of the box becomes the model's side."""
-        w, h = size
-        scale = side / max(w, h)
-        return Fitted(size, (max(1, round(w * scale)), max(1, round(h * scale))), side)
-
-    @property
-    def canvas(self) -> tuple[int, int]:
-        """(height, width) of what is sampled."""
-        w, h = (math.ceil(max(v, self.side) / self.factor) * self.factor for v in self.content)
-        return h, w
-
-    def forth(self, pixels: np.ndarray) -> np.ndarray:
-        """A picture of the box, (h, w, C), on the canvas."""
-        return self._padded(photos.resized(pixels, self.content))
-
-    def mask(self, mask: np.ndarray) -> np.ndarray:
-        """A mask of the box on the canvas: the most that any pixel may change that has a share."""
-        (w, h), (cw, ch) = self.size, self.content
-        rows, columns = np.arange(ch) * h // ch, np.arange(cw) * w // cw
-        most = np.maximum.reduceat(np.maximum.reduceat(mask, rows, 0), columns, 1)
-        return self._padded(most[..., None])[..., 0]
-
-    def back(self, pixels: np.ndarray) -> np.ndarray:
-        """The canvas, (H, W, C), as a picture of the box."""
-        cw, ch = self.content
-        return photos.resized(np.ascontiguousarray(pixels[:ch, :cw]), self.size)
-
-    def _padded(self, pixels: np.ndarray) -> np.ndarray:
-        (height, width), (h, w) = self.canvas, pixels.shape[:2]
-        return np.pad(pixels, ((0, height - h), (0, width - w), (0, 0)), mode="edge")
+def _branched(recipe: PaintRecipe, branches: tuple[Branch, ...]) -> PaintRecipe:
+    return replace(recipe, sample=replace(recipe.sample, branches=branches))
 
 
-class _Run:
-    """One sampler run over a fitted box, for groups of the candidates."""
+@dataclass(frozen=True, eq=False)
+class PaintBranchJob:
+    """Goes on from a kept state to the end, by what is painted at the job's last branch, which leaves at
+    the state. The job makes the same pictures from nothing."""
 
-    def __init__(
-        self,
-        job: PaintJob,
-        context: Context,
-        score: Score,
-        fitted: Fitted,
-        watch: Watch,
-        first: np.ndarray | None,
-    ) -> None:
-        self.job, self.context, self.fitted = job, context, fitted
-        self.watch, self.first = watch, first
-        self.free = score
-        self.laid = self._laid()
-        self.score = _live(lambda: self.laid)
-        self.meter = Meter()
-        self.conditions = self._conditions()
+    job: PaintJob
+    state: State
 
-    def some(self, part: range) -> Generator[Event, Any, np.ndarray]:
-        """The candidates of a range, (n, H, W, C) on the canvas."""
-        sampler, score = self.job.recipe.sample.sampler, self.score
-        seed = self.job.recipe.sample.seed + part.start
-        noise = Noise.of(
-            seed, len(part), score.shape, score.sde, device=self.context.device, depth=sampler.depth
+    def run(self, context: Context) -> Generator[Event, Any, None]:
+        """Events as those of a PaintJob; calls and seconds are of this run alone."""
+        return self.job.made(context, self.state)
+
+
+def branched(
+    trajectory: Trajectory,
+    log_snr: float,
+    layers: Layers,
+    task: Task | None = None,
+    **changes: Any,
+) -> PaintBranchJob:
+    """A branch of a painting from the last state kept at or above the noise of a log-SNR: with other
+    `layers`, those of the box, another `task`, or `changes` of fields of a Branch. Raises StudioError,
+    with the reason, if there can be none.
+    """
+    job, state = trajectory.given, trajectory.state_before(log_snr)
+    if not isinstance(job, PaintJob) or not trajectory.states:
+        raise SpecError(
+            "A cascade is two runs, and neither can be branched.", "Choose another way for the box."
         )
-        now = Changing(self._of(part))
-        start, begin = self._start(noise, part)
-        steps = sampler.run(score, noise, now, start, begin)
-        cw, ch = self.fitted.content
-        run = Watched(self.context, score, steps, self.watch, size=(ch, cw))
-        # A message may come with any event: none of them may be lost.
-        messages = [(yield Begun(run.trajectory))]
-        again = sampler, start, begin
-        while (event := run.next()) is not None:
-            messages.append((yield event))
-            if isinstance(event, Picture) and (shares := self.meter.read()):
-                messages.append((yield Shares(shares)))
-            for message in messages:
-                if isinstance(message, Repaint):
-                    self._change_to(message)
-                    now.now = self._of(part)
-                elif run.step is None or run.step.finished:
-                    continue
-                elif isinstance(message, Touch):
-                    run.step = self._touched(run.step, message.paint, noise)
-                    run.change(again[0].run(score, noise, now, again[1], again[2], run.step))
-                elif isinstance(message, FinishWith):
-                    again = message.sampler, run.step.x, run.step.t
-                    run.continue_with(message.sampler, noise, now)
-            messages.clear()
-        assert run.step is not None
-        return pictures.to_pictures(run.step.x, score.value_range)
-
-    def _laid(self) -> Score:
-        """The score of the canvas, computed where something may change."""
-        known = self._state(self.job.picture)[0]
-        if self.fitted.canvas == self.free.shape[1:]:
-            return self.free
-        where = torch.from_numpy(self._change() > 0)
-        return windowed(self.free, self.fitted.canvas, where=where, known=known)
-
-    # -- what is known --------------------------------------------------------------------------------
-
-    def _of(self, part: range) -> Condition:
-        return All(tuple(c.of(part) for c in self.conditions), self.meter)
-
-    def _conditions(self) -> tuple[Condition, ...]:
-        known = self.job.recipe.sample.condition(self.free, self.context.device)
-        return (*self._task(), known)
-
-    def _task(self) -> tuple[Condition, ...]:
-        picture = self._state(self.job.picture)
-        change = torch.from_numpy(self._change()).to(picture) / 255
-        paint, painted = picture, torch.zeros_like(change)
-        if (strokes := self.job.sketch) is not None:
-            colours = self.fitted.forth(strokes)
-            paint = self._state_of(colours[..., :3])
-            painted = torch.from_numpy(colours[..., 3].copy()).to(picture) / 255
-        scene = Scene(
-            picture,
-            change[None, None],
-            paint,
-            painted.expand(change.shape)[None, None],
-            self.free.value_range,
+    if state is None:
+        raise SpecError(
+            "No state of this run was kept so early.", "Branch at a later moment of the run."
         )
-        if self.first is None:
-            return self.job.recipe.task.conditions(scene)
-        # What was made at the model's size stays, in the means of blocks; the rest is found anew.
-        coarse = torch.cat([self._state_of(self.fitted.forth(made)) for made in self.first])
-        task = self.job.recipe.task
-        kept = task if isinstance(task, Colorize) else Inpaint(Replace())
-        return (*kept.conditions(scene), Replacement(Blocks(self.fitted.factor), coarse))
-
-    def _start(self, noise: Noise, part: range) -> tuple[Tensor | None, float | None]:
-        """Where a run begins: None leaves it to the condition."""
-        if self.first is None:
-            return None, None
-        coarse = torch.cat([self._state_of(self.fitted.forth(self.first[i])) for i in part])
-        low, high = self.free.value_range
-        strength = torch.tensor([_SHARPENED], dtype=torch.float64)
-        t = self.free.sde.time(level(strength, (high - low) / 2)).clamp(self.free.sde.eps, 1.0)
-        a, s = (float(v) for v in self.free.sde.marginal(t))
-        return a * coarse + s * noise.start(), float(t)
-
-    def _change(self) -> np.ndarray:
-        """How far each pixel of the canvas may change; everywhere, if nothing is marked and the task
-        needs no mask."""
-        h, w = self.fitted.canvas
-        mask = self.job.mask
-        if mask is None:
-            return np.full((h, w), 0 if self.job.recipe.task.needs_mask else 255, np.uint8)
-        return self.fitted.mask(mask)
-
-    def _change_to(self, message: Repaint) -> None:
-        """Take over what is new; what cannot be used raises, and the run ends with the reason."""
-        job = self.job
-        self.job = replace(
-            job,
-            mask=job.mask if message.mask is None else message.mask,
-            sketch=job.sketch if message.sketch is None else message.sketch,
-            recipe=message.recipe or job.recipe,
+    before = job.leg(state.leg)
+    layers = layers.cut((0, 0, *job.picture.shape[1::-1]))
+    inputs = layers.inputs() if layers.inputs() != before.painted.inputs() else {}
+    task = None if task == before.recipe.task else task
+    branch = Branch(state.t, state.index, task=task, inputs=inputs, **changes)
+    if branch == Branch(state.t, state.index):
+        raise SpecError(
+            "Nothing is other on this branch.", "Paint another mask, or change the seed."
         )
-        self.job.check()
-        self.laid = self._laid()
-        self.conditions = self._conditions()
-
-    def _touched(self, step: Step, paint: np.ndarray, noise: Noise) -> Step:
-        """The Step with paint, noised to its level, on its states."""
-        paint = self.fitted.forth(paint)
-        where = torch.from_numpy(paint[..., 3] > 127).to(step.x.device)
-        (a, s) = self.free.sde.marginal(step.x.new_full((1,), step.t))
-        colours = self._state_of(paint[..., :3])
-        noised = expand(a, colours) * colours + expand(s, colours) * noise.fresh(step.t, _TOUCH)
-        return replace(step, x=torch.where(where, noised, step.x))
-
-    def _state(self, crop: np.ndarray) -> Tensor:
-        """A picture of the box as a state (1, C, H, W)."""
-        return self._state_of(self.fitted.forth(crop))
-
-    def _state_of(self, canvas: np.ndarray) -> Tensor:
-        if self.free.shape[0] == 1:
-            if (np.ptp(canvas.astype(np.int16), axis=-1) > 0).any():
-                raise PictureError(
-                    "This model makes grey pictures, and the picture has colours.",
-                    "Choose a model of colour pictures.",
-                )
-            canvas = canvas[..., :1]
-        return pictures.to_state(canvas[None].copy(), self.free.value_range, self.context.device)
+    job = job.on(state.leg, branch, layers)
+    job.check()
+    return PaintBranchJob(job, state)
 
 
-def _live(now: Callable[[], Score]) -> Score:
-    """A score that may become another one, of the same canvas, in the middle of a run."""
-
-    def conditional(labels: Tensor) -> Function:
-        def fn(x: Tensor, t: Tensor) -> Tensor:
-            inner = now().conditional
-            assert inner is not None
-            return inner(labels)(x, t)
-
-        return fn
-
-    first = now()
-    told = None if first.conditional is None else conditional
-    return replace(first, fn=lambda x, t: now().fn(x, t), conditional=told)
+def onto(trajectory: Trajectory, log_snr: float, row: int) -> tuple[Origin, State]:
+    """Where candidates can begin from one picture of a run that samples from noise: at the last state
+    kept at or above the noise of a log-SNR. Raises SpecError, with the reason, if they cannot."""
+    state = trajectory.state_before(log_snr)
+    if not trajectory.recipe or "kind" in trajectory.recipe:
+        raise SpecError("Only runs that sample from noise can be taken to the canvas.")
+    if state is None:
+        raise SpecError(
+            "No state of this run was kept so early.", "Go to a later moment of the run."
+        )
+    run, alone = spec.from_dict(SampleJob, trajectory.recipe), state.alone(row)
+    seed = (run.seed + row) % 2**32
+    run = replace(run, seed=seed, count=1, branches=run.branches[: state.leg])
+    return Origin(run, alone.t, alone.index), alone
 
 
 # -- results -----------------------------------------------------------------------------------------

@@ -13,7 +13,7 @@ so a reader sees a whole state at any time.
 from __future__ import annotations
 
 import bisect
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -158,26 +158,44 @@ class State:
     nfe: int
     items: dict[str, Item]  # x, denoised, and the memory's tensors as "memory.name"
 
-    def step(self, device: str = "cpu") -> Step:
-        """The Step itself, its tensors on a device, but those in float64, which solvers keep on the
-        host."""
-        tensors = {k: torch.from_numpy(i.load().copy()) for k, i in self.items.items()}
+    def step(self, device: str = "cpu", rows: range | None = None) -> Step:
+        """The Step itself, or that of some of its samples, its tensors on a device, but those in float64,
+        which solvers keep on the host."""
+        arrays = {k: item.load() for k, item in self.items.items()}
+        if rows is not None and len(rows) < len(arrays["x"]):
+            arrays = {k: _picked(array, rows) for k, array in arrays.items()}
+        tensors = {k: torch.from_numpy(array.copy()) for k, array in arrays.items()}
         tensors = {k: v if v.dtype == torch.float64 else v.to(device) for k, v in tensors.items()}
         memory = {k.removeprefix("memory."): v for k, v in tensors.items() if "." in k}
         ends = self.index, self.total, self.t, tensors["x"], tensors["denoised"]
         return Step(*ends, self.nfe, memory)
+
+    def alone(self, row: int) -> State:
+        """Of one sample, at the time at which that one is."""
+        parts = {k: _picked(i.load(), range(row, row + 1)) for k, i in self.items.items()}
+        items = {k: Item(lambda v=v: v, v.nbytes, v.shape) for k, v in parts.items()}
+        t = float(parts["memory.t"][0]) if "memory.t" in parts else self.t
+        return replace(self, t=t, items=items)
 
     @property
     def bytes(self) -> int:
         return sum(item.bytes for item in self.items.values())
 
 
+def _picked(array: np.ndarray, rows: range) -> np.ndarray:
+    """Some samples of what a state keeps: a number for all, (B,) or (B, C, H, W), or several of these."""
+    if array.ndim in (0, 3):
+        return array
+    return array[:, list(rows)] if array.ndim in (2, 5) else array[list(rows)]
+
+
 class Trajectory:
     """The frames and states of a run from log-SNR `low` (noise) to `high` (clean), rising.
 
     `budget` is what may be kept in memory, `disk` what beyond it in a file. `recipe` is the job that
-    leads here, as data, of these samples alone; while it is empty, no states are kept. `trouble` says
-    what went wrong with the file, if anything did.
+    leads here, as data, of these samples alone; while it is empty, no states are kept. `given` is that
+    job itself where data alone do not make it again. `trouble` says what went wrong with the file, if
+    anything did.
     """
 
     def __init__(
@@ -193,6 +211,7 @@ class Trajectory:
         self.frames: list[Frame] = []
         self.states: list[State] = []
         self.recipe: dict[str, Any] = {}
+        self.given: Any = None
         self._marks, self._states = marks, states
         self._spill = Spill(budget, disk)
 
