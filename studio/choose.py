@@ -52,6 +52,17 @@ def with_options(base: T, options: Mapping[str, Any]) -> T:
     return base
 
 
+def numbers(text: str, name: str, least: int = 2, most: int = 100_000) -> list[int]:
+    """`"100,20"` as whole numbers, the smallest first, each once. Raises SpecError, naming the option."""
+    try:
+        found = sorted({int(part) for part in text.split(",")})
+    except ValueError:
+        raise SpecError(f"--{name} must be whole numbers with commas, not “{text}”.") from None
+    if found[0] < least or found[-1] > most:
+        raise SpecError(f"--{name} must be from {least} to {most}.")
+    return found
+
+
 def pairs(texts: tuple[str, ...]) -> dict[str, str]:
     """`("snr=0.2", …)` as a table. Raises SpecError for a text without a name or an equals sign."""
     table: dict[str, str] = {}

@@ -8,8 +8,11 @@ from conftest import gaussian_score
 
 from studio.diffusion.catalog import SAMPLERS
 from studio.diffusion.sde import VPSDE
+from studio.errors import DataError
+from studio.lazy import torch
 from studio.training.data import Pictures
-from studio.training.evaluation import accuracy, draw, figures, grain, train_classifier
+from studio.training.evaluation import Ruler, accuracy, draw, grain, renamed, train_classifier
+from studio.training.features import FeatureSpace
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 
@@ -56,14 +59,60 @@ def test_a_classifier_learns_what_can_be_seen() -> None:
 
 def test_pictures_are_drawn_by_seed_whatever_the_batch() -> None:
     score = gaussian_score(VPSDE(), 0.5, (3, 8, 8))
-    many, labels = draw(score, SAMPLERS["dpm2m"](steps=5), 40, seed=3)
-    some, _ = draw(score, SAMPLERS["dpm2m"](steps=5), 2, seed=3 + 35)
+    many, labels, calls = draw(score, SAMPLERS["dpm2m"](steps=5), 40, seed=3)
+    some, _, _ = draw(score, SAMPLERS["dpm2m"](steps=5), 2, seed=3 + 35)
     assert np.abs(many[35:37].astype(int) - some.astype(int)).max() <= 1
     assert (labels == -1).all()
+    assert calls == SAMPLERS["dpm2m"](steps=5).cost()
 
 
-def test_figures_of_a_model_without_classes_leave_recognition_out() -> None:
-    score = gaussian_score(VPSDE(), 0.5, (3, 16, 16))
-    found = figures(score, gradients(8), np.full(8, -1), dots(20))
-    assert found.count == 8
-    assert np.isnan(found.recovered)
+def few_numbers(width: int = 12) -> FeatureSpace:
+    """A space without training: the means of bands of rows, of each colour."""
+
+    def fn(pixels: np.ndarray) -> torch.Tensor:
+        bands = pixels.astype(np.float32).reshape(len(pixels), 4, -1, pixels.shape[2], 3)
+        return torch.from_numpy(bands.mean((2, 3)).reshape(len(pixels), width) / 50)
+
+    return FeatureSpace("bands", width, fn)
+
+
+def test_pictures_of_the_law_get_what_real_ones_get_and_others_do_not() -> None:
+    ruler = Ruler(few_numbers(), dots(200))
+    same, floor = dots(60), ruler.floor(60)
+    found = ruler.figures(same.pixels, same.labels)
+    assert found.count == floor.count == 60
+    assert abs(found.kernel.value) < 3 * found.kernel.error
+    assert found.frechet.value == pytest.approx(floor.frechet.value, abs=0.05)
+    assert found.named.value == floor.named.value == 1
+    other = ruler.figures(255 - same.pixels, same.labels)
+    assert other.frechet.value > 10 * floor.frechet.value
+    assert other.kernel.value > 10 * other.kernel.error
+    assert other.precision.value == other.recall.value == other.coverage.value == 0
+    assert other.named.value < 0.1
+
+
+def test_pictures_without_classes_leave_recognition_out() -> None:
+    real = dots(40)
+    ruler = Ruler(few_numbers(), real)
+    assert np.isnan(ruler.figures(real.pixels, np.full(40, -1)).named.value)
+    without = Pictures(real.pixels, np.full(40, -1))
+    assert np.isnan(Ruler(few_numbers(), without).floor(20).named.value)
+
+
+def test_the_reference_may_be_other_pictures_and_then_all_real_ones_are_held_against_it() -> None:
+    ruler = Ruler(few_numbers(), dots(30), dots(50))
+    assert len(ruler.reference) == 50
+    assert ruler.floor(100).count == 30
+
+
+def test_a_handful_of_pictures_is_too_few() -> None:
+    with pytest.raises(DataError, match="too few"):
+        Ruler(few_numbers(), dots(9))
+    with pytest.raises(DataError, match="at least"):
+        Ruler(few_numbers(), dots(40)).figures(dots(3).pixels, dots(3).labels)
+
+
+def test_classes_are_matched_by_their_names() -> None:
+    labels = np.array([0, 1, 2, -1])
+    found = renamed(labels, ("dog", "cat", "owl"), ("cat", "dog"))
+    assert found.tolist() == [1, 0, -1, -1]

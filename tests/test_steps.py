@@ -19,7 +19,7 @@ from studio.errors import DataError, SpecError
 from studio.lazy import torch
 from studio.training import chart, evaluation, steps
 from studio.training.data import Pictures
-from studio.training.evaluation import frechet_distance, sliced_distance
+from studio.training.distances import frechet_distance, sliced_distance
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 

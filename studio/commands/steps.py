@@ -30,7 +30,7 @@ from studio.spec import option
 from studio.training import chart, steps
 from studio.training.steps import Row, Subject, Trial
 from studio.weights.devices import resolve
-from studio.weights.shelf import Entry, Shelf
+from studio.weights.shelf import Shelf
 
 _RESULTS, _TABLE, _CSV, _PLOT = "results.jsonl", "table.md", "table.csv", "steps-to-quality.png"
 _EXACT = {"VP": VPSDE(), "sub-VP": SubVPSDE(), "VE": VESDE()}
@@ -61,7 +61,7 @@ class EvaluateSteps(Command):
 
     def run(self) -> Outcome:
         names = [n.strip() for n in self.samplers.split(",") if n.strip()] or list(SAMPLERS)
-        calls, counts = (_numbers(getattr(self, name), name) for name in ("calls", "count"))
+        calls, counts = (choose.numbers(getattr(self, name), name) for name in ("calls", "count"))
         plan = steps.trials(names, calls, lambda name: choose.sampler(name)[0], self._tolerances())
         kept = _Kept(Path(self.out))
         recipes.check_writable(kept.folder / _RESULTS)
@@ -100,7 +100,7 @@ class EvaluateSteps(Command):
         real = packs.load(Path(self.data), score.shape[1], self.compositions, seed=987)
         if real.pixels.shape[1:] != (*score.shape[1:], score.shape[0]):
             raise DataError(f"{self.data} has other channels than {self.model}.")
-        facts = f"{_weights(entry)} {Path(self.data).name} {len(real)}"
+        facts = f"{entry.fingerprint} {Path(self.data).name} {len(real)}"
         return steps.model(entry.name, score, real), facts
 
     def _measure(
@@ -196,24 +196,6 @@ def _line(text: str) -> tuple[str, str, Row]:
         raise DataError(
             f"A line of {_RESULTS} is damaged.", "Delete the line, or choose another --out."
         ) from error
-
-
-def _numbers(text: str, name: str) -> list[int]:
-    try:
-        found = sorted({int(part) for part in text.split(",")})
-    except ValueError:
-        raise SpecError(f"--{name} must be whole numbers with commas, not “{text}”.") from None
-    if found[0] < 2 or found[-1] > 100_000:
-        raise SpecError(f"--{name} must be from 2 to 100000.")
-    return found
-
-
-def _weights(entry: Entry) -> str:
-    """Tells a model from another of its name: a hash of its largest file."""
-    files = [entry.path] if entry.path.is_file() else list(entry.path.rglob("*"))
-    largest = max((f for f in files if f.is_file()), key=lambda f: f.stat().st_size)
-    with largest.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()[:16]
 
 
 # -- table and plot -------------------------------------------------------------------------------

@@ -1,14 +1,14 @@
-"""Figures of a model: grain in smooth corners, whether pictures show the class asked for, and how far
-two sets of pictures are apart.
+"""Figures of a model: how far its pictures are from real ones, whether they show the class asked for,
+how grainy they are, and how many bits the model needs for a real one.
 
-Sources: Bonneel et al. 2015, "Sliced and Radon Wasserstein Barycenters of Measures"; Heusel et al.
-2017, "GANs Trained by a Two Time-Scale Update Rule Converge to a Local Nash Equilibrium" (the Fréchet
-distance of features; ours are not Inception's, so its values compare with each other only).
+Real pictures are split: one part is the reference, and as many of the rest as there are made ones say
+what right pictures get. Distances of features are those of distances.py, in a space of features.py.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import math
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -16,52 +16,165 @@ import numpy as np
 
 from studio.diffusion import pictures
 from studio.diffusion.conditions import FREE, ClassLabel
+from studio.diffusion.likelihood import Measure
 from studio.diffusion.noise import Noise
 from studio.diffusion.sampler import Sampler, Step
 from studio.diffusion.score import Score
+from studio.errors import DataError
 from studio.lazy import torch
+from studio.training import distances, features
+from studio.training.data import Pictures
+from studio.training.distances import Figure
+from studio.training.features import FeatureSpace
 
 if TYPE_CHECKING:
     from torch import nn
 
-    from studio.training.data import Pictures
+Report = Callable[[int, int], None]
 
 _BATCH = 32
+_FEWEST = 8  # pictures of a set, of which neighbours can be told
+_UNKNOWN = Figure(math.nan)
 
 
 @dataclass(frozen=True)
 class Figures:
-    """Of `count` sampled pictures. Grain in grey levels (of 255); recovered is a share, or nan."""
+    """Of `count` pictures. Distances have no unit but that of the space; `named` is the share whose
+    class is recognised, nan if they have none; `grain` is in grey levels of 255."""
 
     count: int
-    grain: float
-    real_grain: float
-    recovered: float
-    real_recovered: float
+    frechet: Figure
+    kernel: Figure
+    precision: Figure
+    recall: Figure
+    density: Figure
+    coverage: Figure
+    named: Figure
+    grain: Figure
 
 
-def figures(score: Score, made: np.ndarray, labels: np.ndarray, real: Pictures) -> Figures:
-    """The figures of pictures drawn from `score`, beside those of real ones.
+class Ruler:
+    """Real pictures in a feature space, which any number of sets of pictures are held against."""
 
-    Half of the real pictures train a small classifier, the other half measures it.
+    def __init__(
+        self,
+        space: FeatureSpace,
+        real: Pictures,
+        reference: Pictures | None = None,
+        report: Report = lambda *_: None,
+    ) -> None:
+        """Half of the real pictures are the reference, unless one is given, as the pictures that a
+        model was trained on. Raises DataError if there are too few."""
+        mixed = taken(real, np.random.default_rng(0).permutation(len(real)))
+        half = len(mixed) // 2
+        self.space, self.rest = space, mixed if reference else taken(mixed, slice(half, None))
+        self.reference = reference or taken(mixed, slice(half))
+        if min(len(self.reference), len(self.rest)) < _FEWEST:
+            raise DataError(
+                f"{len(real)} real pictures are too few to measure with.",
+                f"Give {2 * _FEWEST} at least; a thousand tell something.",
+            )
+        self._known = space.of(self.reference.pixels, report)
+        self._probe: features.Probe | None = None
+        labelled = self.reference.labels >= 0
+        if len(set(self.reference.labels[labelled].tolist())) > 1:
+            self._probe = features.probe(
+                self._known[labelled], self.reference.labels[labelled], len(real.classes)
+            )
+
+    def figures(self, made: np.ndarray, labels: np.ndarray) -> Figures:
+        """The figures of uint8 pictures (N, H, W, C); `labels` (N,) are class indices of the real
+        pictures, -1 for none. Raises DataError if there are too few."""
+        if len(made) < _FEWEST:
+            raise DataError(f"Figures need {_FEWEST} pictures at least.")
+        points = self.space.of(made)
+        # Of one number, because balls are the smaller the more points there are.
+        both = min(len(points), len(self._known))
+        cover = distances.manifolds(points[:both], self._known[:both])
+        return Figures(
+            count=len(made),
+            frechet=distances.frechet(points, self._known),
+            kernel=distances.kernel(points, self._known),
+            precision=cover.precision,
+            recall=cover.recall,
+            density=cover.density,
+            coverage=cover.coverage,
+            named=self._named(points, labels),
+            grain=_median(grain(made)),
+        )
+
+    def floor(self, count: int) -> Figures:
+        """The figures of `count` real pictures, or of as many as there are beside the reference."""
+        some = taken(self.rest, slice(count))
+        return self.figures(some.pixels, some.labels)
+
+    def _named(self, points: np.ndarray, labels: np.ndarray) -> Figure:
+        labelled = labels >= 0
+        if self._probe is None or not labelled.any():
+            return _UNKNOWN
+        return distances.share(self._probe(points[labelled]) == labels[labelled])
+
+
+def renamed(labels: np.ndarray, names: tuple[str, ...], among: tuple[str, ...]) -> np.ndarray:
+    """Class indices (N,) into `names` as indices into `among`; -1 for what is not there."""
+    places = [among.index(name) if name in among else -1 for name in names]
+    return np.array([*places, -1], np.int64)[labels]
+
+
+def taken(some: Pictures, places: np.ndarray | slice) -> Pictures:
+    """The pictures at these places, in this order."""
+    return Pictures(some.pixels[places], some.labels[places], some.classes)
+
+
+def _median(values: np.ndarray) -> Figure:
+    """The median, and its standard error if the middle of the values is about normal."""
+    middle = float(np.median(values))
+    spread = 1.4826 * float(np.median(np.abs(values - middle)))
+    return Figure(middle, 1.2533 * spread / math.sqrt(len(values)))
+
+
+#: Of many pictures: how they differ is more than what probes and tolerance leave open.
+BITS = Measure(probes=1, rtol=1e-4, atol=1e-4)
+
+
+def bits(
+    score: Score, real: Pictures, batch: int = 8, seed: int = 0, report: Report = lambda *_: None
+) -> Figure:
+    """Bits per dimension of real pictures: their mean, and its standard error by their spread.
+
+    Picture i has the seed + i. A model that knows no pictures of any class is asked with their classes.
+    Raises SpecError if the model has no likelihood.
     """
-    recovered = truth = float("nan")
-    if score.classes and real.classes == score.classes:
-        half = len(real) // 2
-        classifier = train_classifier(real.pixels[:half], real.labels[:half], len(real.classes))
-        recovered = accuracy(classifier, made, labels)
-        truth = accuracy(classifier, real.pixels[half:], real.labels[half:])
-    grains = float(np.median(grain(made))), float(np.median(grain(real.pixels)))
-    return Figures(len(made), *grains, recovered, truth)
+    found: list[float] = []
+    for first in range(0, len(real), batch):
+        some = taken(real, slice(first, first + batch))
+        known = score if score.free else score.labelled(torch.from_numpy(some.labels))
+        *_, last = BITS.run(known, some.pixels, seed + first)
+        found += last.bits.tolist()
+        report(len(found), len(real))
+    error = float(np.std(found, ddof=1)) / math.sqrt(len(found)) if len(found) > 1 else math.nan
+    return Figure(float(np.mean(found)), error)
 
 
-def draw(score: Score, sampler: Sampler, count: int, seed: int) -> tuple[np.ndarray, np.ndarray]:
-    """(uint8 pictures (count, H, W, C), the class index asked of each; -1 if there are none)."""
-    stacks, labels = [], []
-    for last, asked in runs(score, sampler, count, seed):
+def draw(
+    score: Score,
+    sampler: Sampler,
+    count: int,
+    seed: int,
+    batch: int = _BATCH,
+    report: Report = lambda *_: None,
+) -> tuple[np.ndarray, np.ndarray, int]:
+    """(uint8 pictures (count, H, W, C), the class index asked of each or -1 if there are none, the
+    network calls of a run)."""
+    stacks: list[np.ndarray] = []
+    labels: list[np.ndarray] = []
+    calls = 0
+    for last, asked in runs(score, sampler, count, seed, batch):
         stacks.append(pictures.to_pictures(last.x, score.value_range))
         labels.append(asked)
-    return np.concatenate(stacks), np.concatenate(labels)
+        calls = max(calls, last.nfe)
+        report(sum(map(len, stacks)), count)
+    return np.concatenate(stacks), np.concatenate(labels), calls
 
 
 def runs(
@@ -140,36 +253,7 @@ def accuracy(classifier: nn.Module, pixels: np.ndarray, labels: np.ndarray) -> f
     return float((np.concatenate(answers) == labels).mean())
 
 
-# -- how far two sets are apart -------------------------------------------------------------------
-
-
-def sliced_distance(a: np.ndarray, b: np.ndarray, projections: int = 128, seed: int = 0) -> float:
-    """Sliced Wasserstein-2 distance of two sets (N, D) and (M, D), in units of one value.
-
-    The root mean square, over fixed random directions, of the exact distance in each.
-    """
-    directions = np.random.default_rng(seed).normal(size=(a.shape[1], projections))
-    directions /= np.linalg.norm(directions, axis=0)
-    low, high = (np.sort(x.astype(np.float64) @ directions, axis=0) for x in (a, b))
-    n, m = len(a), len(b)
-    # Both quantile functions are constant between these shares, counted in 1 / (n m).
-    edges = np.union1d(np.arange(1, n + 1) * m, np.arange(1, m + 1) * n)
-    widths = np.diff(edges, prepend=0) / (n * m)
-    gaps = low[(edges - 1) // m] - high[(edges - 1) // n]
-    return float(np.sqrt((widths @ gaps**2).mean()))
-
-
-def frechet_distance(a: np.ndarray, b: np.ndarray) -> float:
-    """Squared Wasserstein-2 distance of the Gaussians with the moments of (N, D) and (M, D)."""
-    first, second = (np.cov(x.astype(np.float64), rowvar=False) for x in (a, b))
-    values, vectors = np.linalg.eigh(first)
-    root = vectors * np.sqrt(values.clip(0)) @ vectors.T
-    shared = np.sqrt(np.linalg.eigvalsh(root @ second @ root).clip(0)).sum()
-    away = a.mean(0, dtype=np.float64) - b.mean(0, dtype=np.float64)
-    return float(away @ away + np.trace(first) + np.trace(second) - 2 * shared)
-
-
-def features(net: nn.Module, pixels: np.ndarray) -> np.ndarray:
+def classifier_features(net: nn.Module, pixels: np.ndarray) -> np.ndarray:
     """What the last layer but one of `train_classifier`'s network says of uint8 pictures, (N, 64)."""
     from torch import nn
 

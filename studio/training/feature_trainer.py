@@ -24,6 +24,7 @@ from studio.errors import DataError, SpecError
 from studio.lazy import no_grad, torch
 from studio.spec import option
 from studio.training import optimization
+from studio.training.data import Pictures
 from studio.training.optimization import Shuffled
 from studio.weights import features, tensors
 from studio.weights.features import FeatureInfo
@@ -32,7 +33,6 @@ if TYPE_CHECKING:
     from torch import Generator, Tensor
 
     from studio.networks.features import Answers
-    from studio.training.data import Pictures
 
 RESUME = "features-resume.safetensors"
 _SHIFT = 4  # pixels that a picture is moved by, at most
@@ -235,12 +235,12 @@ def _joined(packs: Sequence[Pictures]) -> list[Pictures]:
     for pack in packs:
         found.setdefault(pack.classes, []).append(pack)
     return [
-        replace(
-            some[0],
-            pixels=np.concatenate([optimization.coloured(p.pixels, 3) for p in some]),
-            labels=np.concatenate([p.labels for p in some]),
+        Pictures(
+            np.concatenate([optimization.coloured(p.pixels, 3) for p in some]),
+            np.concatenate([p.labels for p in some]),
+            classes,
         )
-        for some in found.values()
+        for classes, some in found.items()
     ]
 
 

@@ -4,7 +4,7 @@ Two subjects. Exact mixtures, whose score is known, so that the error is the sam
 model beside real pictures, where the network's own error is a floor that no sampler goes below. Every
 sampler begins from the same noise. Calls are those that a run counts itself (`Step.nfe`).
 
-Letters: `a, s` as in sde.py. The distances are those of evaluation.py.
+Letters: `a, s` as in sde.py. The distances are those of distances.py.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from studio.diffusion.score import Score
 from studio.diffusion.sde import SDE
 from studio.errors import DataError, SolverError
 from studio.lazy import torch
-from studio.training import evaluation
+from studio.training import distances, evaluation
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -197,7 +197,7 @@ def mixture(name: str, sde: SDE) -> Subject:
     reference = exact.draw(_EXACT, seed=1)
 
     def errors(made: np.ndarray) -> Errors:
-        return {"sliced": evaluation.sliced_distance(made, reference)}
+        return {"sliced": distances.sliced_distance(made, reference)}
 
     def floor(count: int) -> Errors:
         tries = [errors(exact.draw(count, seed=2 + i)) for i in range(8)]
@@ -228,12 +228,12 @@ def model(name: str, score: Score, real: Pictures, batch: int = 32) -> Subject:
     third = len(real) // 3
     net = evaluation.train_classifier(real.pixels[:third], real.labels[:third], len(real.classes))
     reference, rest = real.pixels[third : 2 * third], real.pixels[2 * third :]
-    known, flat = evaluation.features(net, reference), _pixels(reference)
+    known, flat = evaluation.classifier_features(net, reference), _pixels(reference)
 
     def errors(made: np.ndarray) -> Errors:
         return {
-            "sliced": evaluation.sliced_distance(_pixels(made), flat),
-            "frechet": evaluation.frechet_distance(evaluation.features(net, made), known),
+            "sliced": distances.sliced_distance(_pixels(made), flat),
+            "frechet": distances.frechet_distance(evaluation.classifier_features(net, made), known),
         }
 
     def floor(count: int) -> Errors:

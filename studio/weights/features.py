@@ -92,8 +92,8 @@ def save(folder: Path, info: FeatureInfo, state: dict[str, Tensor]) -> Path:
     return folder / WEIGHTS
 
 
-def load(source: str, device: str = "cpu") -> tuple[str, FeatureInfo, FeatureNetwork]:
-    """(name, what it says of itself, network ready to evaluate) of the space of that name or path.
+def load(source: str, device: str = "cpu") -> tuple[str, FeatureNetwork]:
+    """(name, network ready to evaluate) of the space of that name, or at that path.
 
     Raises CheckpointError if there is none or it is damaged.
     """
@@ -109,7 +109,7 @@ def load(source: str, device: str = "cpu") -> tuple[str, FeatureInfo, FeatureNet
     if not all(bool(torch.isfinite(v).all()) for v in found.values()):
         raise CheckpointError(f"{folder.name} holds weights that are not finite numbers.")
     net.load_state_dict(found, assign=True)
-    return folder.name, info, net.float().to(device).eval().requires_grad_(False)
+    return folder.name, net.float().to(device).eval().requires_grad_(False)
 
 
 def build(info: FeatureInfo) -> FeatureNetwork:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import re
 from dataclasses import dataclass
 from pathlib import Path
@@ -47,6 +48,14 @@ class Entry:
         if self.path.is_file():
             return self.path.stat().st_size
         return sum(p.stat().st_size for p in self.path.rglob("*") if p.is_file())
+
+    @property
+    def fingerprint(self) -> str:
+        """Tells a model from another of its name: a hash of its largest file."""
+        files = [self.path] if self.path.is_file() else list(self.path.rglob("*"))
+        largest = max((f for f in files if f.is_file()), key=lambda f: f.stat().st_size)
+        with largest.open("rb") as file:
+            return hashlib.file_digest(file, "sha256").hexdigest()[:16]
 
 
 class Shelf:
