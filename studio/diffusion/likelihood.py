@@ -237,6 +237,22 @@ class _Flow:
         return -(prior[:, None] + change) / math.log(2) + self.offset
 
 
+def density_rate(score: Score, x: Tensor, t: Tensor, probes: Tensor) -> Tensor:
+    """How fast each value's part of the log density grows along the flow at x (B, C, H, W), t (B,), in
+    nats for each unit by which ln(sigma) falls; estimated with probes (K, B, C, H, W).
+
+    Raises SpecError if the score cannot be differentiated.
+    """
+    kept, pull = NoiseClock(score.sde).terms(t)
+    with torch.inference_mode(False), torch.enable_grad():
+        x = x.detach().clone().requires_grad_(True)
+        value = score(x, t.clone())
+        if not value.requires_grad:
+            raise SpecError("This score cannot be differentiated, so it tells no densities.")
+        _, diagonal = _probed(value, x, probes)
+    return expand(kept, x) - expand(pull, x) * diagonal
+
+
 def _probed(value: Tensor, x: Tensor, probes: Tensor) -> tuple[Tensor, Tensor]:
     """(trace of d value / dx by each probe (B, K), its diagonal by their mean (B, C, H, W))."""
     traces, diagonal = [], torch.zeros_like(x)

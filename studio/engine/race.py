@@ -264,6 +264,7 @@ class _Runner:
         self.watch = Watch()
         self.run = Watched(cast("Context", self), self.score, steps, self.watch, index)
         self._changed = False
+        self.run.trajectory.exact = not self.sampler.stochastic
         if self._could_be_alone:
             self.run.follow(Way(Leg(self._alone, self.score, self.noise, self.condition)))
         self.state, self.snr = RUNNING, self.run.trajectory.low
@@ -336,6 +337,7 @@ class _Runner:
         self.close()
         self.strand, self.sampler, self._changed = None, wish.sampler, True
         self.run.trajectory.recipe = {}  # which does not tell of this
+        self.run.trajectory.exact &= not wish.sampler.stochastic
         yield Note(f"Finishing with {wish.sampler.title}", lane=self.index)
 
     def _end(self, state: str) -> None:

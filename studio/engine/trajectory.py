@@ -193,9 +193,9 @@ class Trajectory:
     """The frames and states of a run from log-SNR `low` (noise) to `high` (clean), rising.
 
     `budget` is what may be kept in memory, `disk` what beyond it in a file. `recipe` is the job that
-    leads here, as data, of these samples alone; while it is empty, no states are kept. `given` is that
-    job itself where data alone do not make it again. `trouble` says what went wrong with the file, if
-    anything did.
+    leads here, as data, of these samples alone; while it is empty, no states are kept, unless they are
+    wanted for themselves: `exact`. `given` is that job itself where data alone do not make it again.
+    `trouble` says what went wrong with the file, if anything did.
     """
 
     def __init__(
@@ -212,6 +212,7 @@ class Trajectory:
         self.states: list[State] = []
         self.recipe: dict[str, Any] = {}
         self.given: Any = None
+        self.exact = False
         self._marks, self._states = marks, states
         self._spill = Spill(budget, disk)
 
@@ -279,7 +280,7 @@ class Trajectory:
 
     def due_state(self, log_snr: float) -> bool:
         """Whether the Step at this log-SNR would be kept as it is."""
-        if not self.recipe or not self._states:
+        if not (self.recipe or self.exact) or not self._states:
             return False
         if not self.states:
             return True
