@@ -28,6 +28,9 @@ class Settings:
     history_bytes: int = option(
         2 * 10**9, label="History", range=(10**6, 10**13), help="Bytes that it may take on disk."
     )
+    grids_bytes: int = option(
+        500 * 10**6, label="Grids", range=(10**6, 10**13), help="Bytes that cells may take on disk."
+    )
     recipe: dict[str, Any] = option(dict)  # the last job, offered back after a crash
     started: bool = False  # whether the studio has run before
     clean: bool = True  # whether it was closed in order

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import io
+import os
 from dataclasses import replace
 
 import numpy as np
@@ -14,10 +15,11 @@ from conftest import gaussian_score
 from studio import spec
 from studio.diffusion.sde import VPSDE
 from studio.engine import grid
-from studio.engine.events import Failed, Finished
+from studio.engine.events import Failed, Finished, Note
 from studio.engine.grid import Axis, CellDone, First, GridJob, GridRecipe, Laid
+from studio.engine.grid_cells import BOUND, Cells, Used
 from studio.engine.jobs import SampleJob, Setting
-from studio.errors import CheckpointError, SpecError
+from studio.errors import CheckpointError, SaveError, SpecError
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 
@@ -29,6 +31,12 @@ class Shelf:
         if name != "exact":
             raise CheckpointError(f"There is no model {name}.")
         return gaussian_score(VPSDE(), 0.4, (1, 8, 8))
+
+    written = 1.5
+
+    def changed(self, name, *_):
+        self.load(name)
+        return self.written
 
 
 BASE = SampleJob("exact", count=2)
@@ -141,17 +149,97 @@ def test_a_grid_goes_on_where_it_was_stopped(tmp_path):
 
 def test_a_kept_cell_that_is_damaged_or_of_another_recipe_is_made_anew(tmp_path):
     events_of(RECIPE, tmp_path)
-    home = GridJob(RECIPE, tmp_path).home()
-    (home / "0-0.png").write_bytes(b"no picture")
-    (home / "1-0.png").write_bytes((home / "2-0.png").read_bytes())
+    first, second, third, *_ = sorted(tmp_path.glob("*.png"))
+    first.write_bytes(b"no picture")
+    second.write_bytes(third.read_bytes())
     events = events_of(RECIPE, tmp_path)
     assert next(e for e in events if isinstance(e, Laid)).kept == 4
     assert len(done_of(events)) == 6
 
 
+def test_cells_of_a_model_that_was_trained_again_are_made_anew(tmp_path, monkeypatch):
+    events_of(RECIPE, tmp_path)
+    monkeypatch.setattr(Shelf, "written", 2.5)
+    assert next(e for e in events_of(RECIPE, tmp_path) if isinstance(e, Laid)).kept == 0
+
+
+def test_cells_are_found_again_in_another_order_and_by_a_larger_grid(tmp_path):
+    before = {e.pictures.tobytes() for e in events_of(RECIPE, tmp_path) if isinstance(e, CellDone)}
+    other = grid.arranged(RECIPE, (2, 0, 1), (1, 0))
+    assert other.x.values == ("8", "4", "2")
+    events = events_of(other, tmp_path)
+    assert next(e for e in events if isinstance(e, Laid)).kept == 6
+    assert {e.pictures.tobytes() for e in events if isinstance(e, CellDone)} == before
+    larger = replace(RECIPE, x=Axis("steps", ("4", "2", "8", "3")))
+    assert next(e for e in events_of(larger, tmp_path) if isinstance(e, Laid)).kept == 6
+
+
+def test_a_cell_with_a_seed_of_its_own_keeps_it_when_it_is_moved(tmp_path):
+    varied = replace(RECIPE, vary_seed=True)
+    moved = grid.arranged(varied, (1, 2, 0), (1, 0))
+    told = [
+        {(c.job.sampler, c.job.seed) for c in GridJob(recipe, tmp_path).cells()}
+        for recipe in (varied, moved)
+    ]
+    assert told[0] == told[1]
+
+
+# -- what is kept ----------------------------------------------------------------------------------
+
+
+def aged(folder, seconds):
+    """As if all in the folder had been used so long ago."""
+    for path in folder.rglob("*.png"):
+        told = path.stat().st_mtime - seconds
+        os.utime(path, (told, told))
+
+
+def test_the_cells_used_least_lately_make_room_and_those_of_the_grid_stay(tmp_path):
+    events_of(RECIPE, tmp_path)
+    each = Cells(tmp_path).use().bytes / 6
+    aged(tmp_path, 100)
+    shared = replace(RECIPE, x=Axis("steps", ("4", "16")))
+    list(GridJob(shared, tmp_path, bound=int(6.5 * each)).run(Setting(Shelf(), "cpu", rate=0)))
+    assert Cells(tmp_path).use().cells == 6
+    assert next(e for e in events_of(shared, tmp_path) if isinstance(e, Laid)).kept == 4
+    # A grid larger than the bound is kept whole, until the next one.
+    list(GridJob(RECIPE, tmp_path, bound=1).run(Setting(Shelf(), "cpu", rate=0)))
+    assert Cells(tmp_path).use().cells >= 6
+
+
+def test_use_is_told_and_all_can_be_cleared(tmp_path):
+    assert Cells(tmp_path / "none").use() == Used(0, 0, BOUND)
+    events_of(RECIPE, tmp_path)
+    old = tmp_path / "0123456789abcdef"
+    old.mkdir()
+    (old / "0-0.png").write_bytes(b"x" * 1000)
+    used = Cells(tmp_path, 10**6).use()
+    assert (used.cells, used.bound) == (7, 10**6)
+    Cells(tmp_path).clear()
+    assert Cells(tmp_path).use().cells == 0
+
+
+def test_a_full_disk_is_said_once_and_the_grid_goes_on(tmp_path, monkeypatch):
+    def full(*_):
+        raise SaveError("The disk is full.", "Free some space.")
+
+    monkeypatch.setattr("studio.recipes.write_png", full)
+    events = events_of(RECIPE, tmp_path)
+    said = [e.text for e in events if isinstance(e, Note) and "not kept" in e.text]
+    assert len(said) == 1
+    assert "disk is full" in said[0]
+    assert len(done_of(events)) == 6
+    assert isinstance(events[-1], Finished)
+
+
 def test_cells_that_a_person_wants_first_come_first(tmp_path):
     events = events_of(RECIPE, tmp_path, [First(((2, 1),))])
     assert done_of(events)[1] == (2, 1)
+
+
+def test_cells_are_made_in_the_order_that_is_asked_for(tmp_path):
+    events = events_of(RECIPE, tmp_path, [First(((2, 1), (0, 1), (2, 0)))])
+    assert done_of(events)[1:4] == [(2, 1), (0, 1), (2, 0)]
 
 
 def test_a_cell_that_fails_says_so_and_leaves_the_others(tmp_path):

@@ -1,18 +1,17 @@
 """A grid of samples: two settings, each over a few values, and what the pictures become.
 
-Cells are made in an order that shows most soonest, the cheap ones first. What is finished is kept in a
-folder of the grid's own, so a grid that was stopped, or broke off, goes on where it was.
+Cells are made in an order that shows most soonest, the cheap ones first. What is finished is kept (see
+grid_cells.py), so a grid that was stopped, or broke off, goes on where it was.
 """
 
 from __future__ import annotations
 
 import csv
-import hashlib
 import io
 import json
 import math
 import time
-from collections.abc import Generator, Mapping
+from collections.abc import Generator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -24,11 +23,12 @@ from studio import choose, recipes, spec
 from studio.diffusion import pictures
 from studio.diffusion.noise import Noise
 from studio.engine.events import Begun, Event, Failed, Finished, Note, Picture, Progress
+from studio.engine.grid_cells import BOUND, Cells, Made
 from studio.engine.jobs import SampleJob
 from studio.engine.trajectory import Trajectory
-from studio.errors import PictureError, SpecError, StudioError
+from studio.errors import SaveError, SpecError, StudioError
 from studio.lazy import torch
-from studio.paths import atomic, user_dir
+from studio.paths import atomic
 from studio.spec import option
 
 if TYPE_CHECKING:
@@ -106,7 +106,7 @@ class CellDone(Event):
 
 @dataclass(frozen=True)
 class First:
-    """A message to a GridJob: make these cells, (column, row), before the others."""
+    """A message to a GridJob: make these cells, (column, row), in this order, before the others."""
 
     places: tuple[tuple[int, int], ...]
 
@@ -117,6 +117,7 @@ class GridJob:
 
     recipe: GridRecipe
     folder: Path | None = None  # where cells are kept; the studio's own if None
+    bound: int = BOUND  # bytes that may be kept there
 
     def cells(self) -> list[Cell]:
         """The cells in the order in which they are made. Raises SpecError for an axis that means
@@ -134,7 +135,8 @@ class GridJob:
             for column, across in enumerate(recipe.x.values):
                 job = self._job(across, down)
                 if recipe.vary_seed:
-                    place = row * len(recipe.x.values) + column
+                    # By what the cell is of, so that it stays the same when a person moves it.
+                    place = _rank(recipe.y, row) * len(recipe.x.values) + _rank(recipe.x, column)
                     job = replace(job, seed=(job.seed + place * job.count) % 2**32)
                 cost = job.sampler.cost()
                 cells.append(Cell(column, row, job, None if cost is None else cost))
@@ -143,16 +145,20 @@ class GridJob:
     def run(self, context: Context) -> Generator[Event, Any, None]:
         """Events of a run: Laid, then those of each cell with its CellDone, at last Finished with the
         sheet of all. Takes First."""
-        waiting = self.cells()
-        cells = tuple(waiting)
-        kept = {(c.column, c.row): found for c in cells if (found := self._kept(c)) is not None}
+        waiting, store = self.cells(), Cells(self.folder, self.bound)
+        cells, stamps = tuple(waiting), {c.job.model: _stamp(context, c.job) for c in waiting}
+        kept = {
+            (c.column, c.row): CellDone(c.column, c.row, made.pictures, made.calls, made.seconds)
+            for c in cells
+            if (made := store.find(c.job, stamps[c.job.model])) is not None
+        }
         waiting = [c for c in waiting if (c.column, c.row) not in kept]
         _put_first((yield Note("Measuring what a network call takes")), waiting)
         _put_first((yield self._laid(context, cells, waiting)), waiting)
         for cell in cells:
             if (found := kept.get((cell.column, cell.row))) is not None:
                 _put_first((yield found), waiting)
-        done, begun = dict(kept), time.perf_counter()
+        done, begun, full = dict(kept), time.perf_counter(), ""
         while waiting:
             cell = waiting.pop(0)
             try:
@@ -163,8 +169,11 @@ class GridJob:
                 message = yield Failed(told, error.hint, lane=self.lane(cell))
             else:
                 done[cell.column, cell.row] = made
-                self._keep(cell, made)
+                problem = _keep(store, cell, made, stamps[cell.job.model])
                 message = yield made
+                if problem != full:
+                    full = problem
+                    _put_first((yield Note(f"Cells are made, but not kept: {problem}")), waiting)
             _put_first(message, waiting)
         if not done:
             raise SpecError("No cell of the grid could be made.", "See what each of them said.")
@@ -234,39 +243,6 @@ class GridJob:
             calls += cell.calls or 0
             seconds += math.nan if cell.calls is None else cell.calls * each[key]
         return Laid(cells, len(cells) - len(waiting), calls, seconds)
-
-    # -- what is kept ---------------------------------------------------------------------------------
-
-    def home(self) -> Path:
-        """Where the cells of this grid are kept."""
-        folder = self.folder or user_dir() / "grids"
-        text = json.dumps(spec.to_dict(self.recipe), sort_keys=True)
-        return folder / hashlib.sha256(text.encode()).hexdigest()[:16]
-
-    def _keep(self, cell: Cell, made: CellDone) -> None:
-        recipe = spec.to_dict(cell.job)
-        told = recipe | {"cost": {"calls": made.calls, "seconds": made.seconds}}
-        recipes.write_png(self._file(cell), np.concatenate(list(made.pictures), 0), told)
-
-    def _kept(self, cell: Cell) -> CellDone | None:
-        """A cell that an earlier run made; None if it is not there or not as it should be."""
-        path = self._file(cell)
-        try:
-            told = recipes.read_recipe(path)
-            cost = (told or {}).pop("cost")
-            if told != json.loads(json.dumps(spec.to_dict(cell.job))):
-                return None
-            with Image.open(path) as image:
-                pixels = np.asarray(image)
-            stack = pixels.reshape(cell.job.count, -1, pixels.shape[1], *(pixels.shape[2:] or (1,)))
-            return CellDone(
-                cell.column, cell.row, stack, int(cost["calls"]), float(cost["seconds"])
-            )
-        except (PictureError, KeyError, TypeError, ValueError, OSError):
-            return None
-
-    def _file(self, cell: Cell) -> Path:
-        return self.home() / f"{cell.column}-{cell.row}.png"
 
     # -- the whole ------------------------------------------------------------------------------------
 
@@ -353,10 +329,43 @@ def said(axis: Axis, place: int) -> str:
     return value if axis.name in ("sampler", "model", "checkpoint") else f"{axis.name} {value}"
 
 
+def arranged(recipe: GridRecipe, columns: Sequence[int], rows: Sequence[int]) -> GridRecipe:
+    """The same grid, with the values of its axes in another order: what stands now in these places."""
+    x, y = recipe.x, recipe.y
+    return replace(
+        recipe,
+        x=replace(x, values=tuple(x.values[i] for i in columns)),
+        y=replace(y, values=tuple(y.values[i] for i in rows)),
+    )
+
+
+def _rank(axis: Axis, place: int) -> int:
+    """The place of a value among all of its axis, in an order that nobody changes."""
+    return sorted(range(len(axis.values)), key=lambda i: axis.values[i]).index(place)
+
+
+def _stamp(context: Context, job: SampleJob) -> float:
+    """When the model's files were last written; 0 if it is not there, which is said when it is asked."""
+    try:
+        return context.shelf.changed(job.model, job.model_preset)
+    except StudioError:
+        return 0.0
+
+
+def _keep(store: Cells, cell: Cell, made: CellDone, stamp: float) -> str:
+    """Keep a cell; why it could not be kept, else empty."""
+    try:
+        store.keep(cell.job, Made(made.pictures, made.calls, made.seconds), stamp)
+    except SaveError as error:
+        return str(error)
+    return ""
+
+
 def _put_first(message: Any, waiting: list[Cell]) -> None:
     """Put the cells that a First names before the others; any other message changes nothing."""
     if isinstance(message, First):
-        waiting.sort(key=lambda c: (c.column, c.row) not in message.places)
+        order = {place: number for number, place in enumerate(message.places)}
+        waiting.sort(key=lambda c: order.get((c.column, c.row), len(order)))
 
 
 def _tile(stack: np.ndarray) -> np.ndarray:

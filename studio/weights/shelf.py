@@ -121,6 +121,10 @@ class Shelf:
             self._loaded[key] = changed, entry.opened.score(device, dtype)
         return self._loaded[key][1]
 
+    def changed(self, source: str, preset: str = "") -> float:
+        """When the files of a model were last written. Raises CheckpointError if there is none."""
+        return _changed(self.find(source, preset).path)
+
     def loaded(self) -> list[Path]:
         """The folders and files of the models that are in memory."""
         return sorted({key[0] for key in list(self._loaded)})  # the worker may be loading one

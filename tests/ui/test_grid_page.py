@@ -49,6 +49,9 @@ class ExactShelf:
             raise CheckpointError("The file of broken is damaged.", "Get it again.")
         return gaussian_score(VPSDE(), 0.5, (3, 8, 8))
 
+    def changed(self, name: str, *_: object) -> float:
+        return 0.0
+
 
 @pytest.fixture
 def with_page(qapp: Any) -> Callable[[Work], None]:
