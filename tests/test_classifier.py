@@ -20,7 +20,7 @@ from studio.errors import CheckpointError, DataError, SpecError, StudioError
 from studio.networks.classifier import Classifier, ClassifierOptions
 from studio.training.classifier import RESUME, ClassifierTrainer, ClassifierTraining
 from studio.training.data import Pictures
-from studio.training.trainer import train
+from studio.training.loop import train
 from studio.weights import classifiers, formats
 from studio.weights.classifiers import WEIGHTS
 from studio.weights.model import ModelInfo, score_of

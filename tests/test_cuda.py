@@ -12,7 +12,9 @@ from studio.diffusion.likelihood import Measure
 from studio.diffusion.noise import Noise
 from studio.diffusion.score import Score
 from studio.training.data import Pictures
-from studio.training.trainer import Trainer, Training, train
+from studio.training.loop import train
+from studio.training.plan import Training
+from studio.training.trainer import Trainer
 from studio.weights.model import ModelInfo, score_of
 
 pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason="there is no CUDA device")

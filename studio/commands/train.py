@@ -18,7 +18,9 @@ from studio.errors import SaveError
 from studio.training import card
 from studio.training.data import Pictures
 from studio.training.log import Log
-from studio.training.trainer import Trainer, Training, TrainStep, begun, train
+from studio.training.loop import TrainStep, train
+from studio.training.plan import Training
+from studio.training.trainer import Trainer, begun
 from studio.weights.devices import resolve
 from studio.weights.model import ModelInfo
 from studio.weights.shelf import Shelf

@@ -14,7 +14,7 @@ from studio.training import card
 from studio.training.classifier import ClassifierTrainer, ClassifierTraining
 from studio.training.data import Pictures
 from studio.training.log import Log
-from studio.training.trainer import train
+from studio.training.loop import train
 from studio.weights import classifiers, formats
 from studio.weights.devices import resolve
 

@@ -16,7 +16,7 @@ from studio.errors import SpecError
 from studio.training import data
 from studio.training.data import Pictures
 from studio.training.log import Log
-from studio.training.trainer import TrainStep
+from studio.training.loop import TrainStep
 
 _ELSEWHERE = ("data", "json", "device")  # what comes first, and what makes no difference
 

@@ -37,27 +37,28 @@ class Draws:
         """Unit noise (len(places), *shape) of these places, on a device."""
         # A graphics card draws for itself; what it draws is of its own kind, and the same every time.
         kind = device if device.startswith("cuda") else "cpu"
-        blocks = []
-        for block in _blocks(places):
+        parts = []
+        for block in blocks(places):
             generator = torch.Generator(kind).manual_seed(self._seed(block))
             drawn = torch.randn(BLOCK, *shape, generator=generator, device=kind)
             first = block * BLOCK
-            blocks.append(drawn[max(0, places.start - first) : places.stop - first])
-        return torch.cat(blocks).to(device)
+            parts.append(drawn[max(0, places.start - first) : places.stop - first])
+        return torch.cat(parts).to(device)
 
     def dice(self, place: int) -> Generator:
         """A generator of what else is random, for pictures from `place` on."""
         return torch.Generator().manual_seed(self._seed((1 << 32) + place))
-
-    def rng(self, block: int) -> np.random.Generator:
-        """What varies the pictures in a block of places."""
-        return np.random.default_rng((*self._key, block, 1))
 
     def _seed(self, block: int) -> int:
         state = np.random.SeedSequence((*self._key, block)).generate_state(1, np.uint64)
         return int(state[0] >> np.uint64(1))
 
 
-def _blocks(places: range) -> range:
+def varying(seed: int, step: int, block: int) -> np.random.Generator:
+    """What varies the pictures in a block of places of a step."""
+    return np.random.default_rng((seed, step, block, 1))
+
+
+def blocks(places: range) -> range:
     """The blocks that hold these places."""
     return range(places.start // BLOCK, -(-places.stop // BLOCK))

@@ -128,6 +128,13 @@ def written(folder: Path) -> list[Written]:
     return sorted(found, key=lambda w: w.step)
 
 
+def forget_after(folder: Path, step: int) -> None:
+    """Delete what was written after a step, to which the run has gone back."""
+    for later in written(folder):
+        if later.step > step:
+            later.path.unlink(missing_ok=True)
+
+
 # -- another length --------------------------------------------------------------------------------
 
 

@@ -10,7 +10,7 @@ from pathlib import Path
 
 from studio.errors import SaveError
 from studio.paths import atomic
-from studio.training.trainer import TrainStep
+from studio.training.loop import TrainStep
 
 NAME = "log.csv"
 _FIELDS = ("step", "loss", "pictures_per_second", "seconds")

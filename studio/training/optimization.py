@@ -33,6 +33,10 @@ class Pace(Protocol):
     def cooldown(self) -> float: ...
 
 
+class LostFooting(StudioError):
+    """The gradients of a step are no longer finite. The weights are as they were before it."""
+
+
 def dice(seed: int, step: int) -> Generator:
     """The generator of all that is random in a step."""
     return torch.Generator().manual_seed(seed * 2_654_435_761 + step)
@@ -54,8 +58,12 @@ class Shuffled:
 
     def batch(self, step: int, size: int) -> np.ndarray:
         """The places (size,) of the pictures of a step."""
-        places = np.arange(step * size, (step + 1) * size)
-        return np.array([self._epoch(int(e))[i] for e, i in zip(*divmod(places, self._count))])
+        epochs, within = divmod(np.arange(step * size, (step + 1) * size), self._count)
+        found = np.empty(size, np.int64)
+        for epoch in range(int(epochs[0]), int(epochs[-1]) + 1):
+            now = epochs == epoch
+            found[now] = self._epoch(epoch)[within[now]]
+        return found
 
     def _epoch(self, epoch: int) -> np.ndarray:
         if self._order[0] != epoch:
@@ -67,13 +75,14 @@ class Shuffled:
 def descend(net: nn.Module, optimizer: Optimizer, rate: float, clip: float, step: int) -> None:
     """One optimizer step along the gradients that are there, which are then gone.
 
-    Raises StudioError when they are no longer finite; the weights stay as they were.
+    Raises LostFooting when they are no longer finite; the weights stay as they were.
     """
     for group in optimizer.param_groups:
         group["lr"] = rate
     norm = torch.nn.utils.clip_grad_norm_(net.parameters(), clip)
     if not bool(torch.isfinite(norm)):
-        raise StudioError(
+        optimizer.zero_grad(set_to_none=True)
+        raise LostFooting(
             f"Training lost its footing at step {step + 1}: the loss is not a number.",
             "Resume from the last save with half the learning rate.",
         )
@@ -84,8 +93,8 @@ def descend(net: nn.Module, optimizer: Optimizer, rate: float, clip: float, step
 def held(net: nn.Module, ema: Ema, optimizer: Optimizer) -> dict[str, Tensor]:
     """Everything that changes in training: weights, their average, Adam's moments."""
     found = {f"net.{k}": v for k, v in net.state_dict().items()}
-    found |= {f"ema.{k}": v for k, v in ema.shadow.items()}
-    names = [name for name, _ in net.named_parameters()]
+    found |= {f"ema.{k}": ema.shadow[k] for k in ema.followed}
+    names = [name for name, p in net.named_parameters() if p.requires_grad]
     for i, state in optimizer.state_dict()["state"].items():
         found |= {f"adam.{names[i]}.{k}": state[k] for k in ("exp_avg", "exp_avg_sq")}
     return found
@@ -95,9 +104,10 @@ def restore(
     found: dict[str, Tensor], net: nn.Module, ema: Ema, optimizer: Optimizer, step: int
 ) -> None:
     """Undo `held`, after `step` steps."""
-    net.load_state_dict(_under("net.", found))
-    ema.load(_under("ema.", found))
-    moments = _under("adam.", found)
+    net.load_state_dict(under("net.", found))
+    ema.load(under("ema.", found))
+    moments = under("adam.", found)
+    optimizer.state.clear()
     for name, parameter in net.named_parameters():
         if f"{name}.exp_avg" in moments:
             # Laid out as the parameter is (channels last); the fused step pairs by place.
@@ -119,5 +129,6 @@ def coloured(pixels: np.ndarray, colours: int) -> np.ndarray:
     return np.repeat(pixels, colours, axis=3)
 
 
-def _under(prefix: str, tensors: dict[str, Tensor]) -> dict[str, Tensor]:
+def under(prefix: str, tensors: dict[str, Tensor]) -> dict[str, Tensor]:
+    """The tensors whose names begin so, by the rest of their names."""
     return {k.removeprefix(prefix): v for k, v in tensors.items() if k.startswith(prefix)}

@@ -12,7 +12,7 @@ from studio.errors import SpecError
 from studio.lazy import torch
 
 if TYPE_CHECKING:
-    from torch import nn
+    from torch import Tensor, nn
 
     from studio.weights.model import ModelInfo
 
@@ -83,6 +83,22 @@ def train_last(net: nn.Module, info: ModelInfo, count: int) -> None:
         while owner not in order:
             owner = owner.rpartition(".")[0]
         parameter.requires_grad_(order[owner] >= first and owner != "")
+    _ask_for_gradients(net)
+
+
+def _ask_for_gradients(net: nn.Module) -> None:
+    """Have trained norms give gradients of their input, needed or not: on processors torch (2.13) crashes
+    over a channels-last input that wants none."""
+    from torch import nn
+
+    def ask(module: nn.Module, inputs: tuple[Tensor, ...]) -> tuple[Tensor, ...] | None:
+        (x,) = inputs
+        wanted = x.requires_grad or not torch.is_grad_enabled() or not module.weight.requires_grad
+        return None if wanted else (x.detach().requires_grad_(),)
+
+    for module in net.modules():
+        if isinstance(module, nn.GroupNorm) and module.affine:
+            module.register_forward_pre_hook(ask)
 
 
 def compute_twice(net: nn.Module) -> None:

@@ -1,58 +1,52 @@
-"""Training of score models by any objective, as a generator of TrainSteps.
+"""Training of score models by any objective: the state of a run, and what is kept of it.
 
-A run that was stopped, killed or moved goes on as if nothing had happened. Two files are kept: the
-model (averaged weights, what everyone uses) and `resume.safetensors` (weights, average and Adam's
-moments, what only a resumed run needs).
+A run that was stopped, killed or moved goes on as if nothing had happened. Kept are the model (averaged
+weights, what everyone uses), `resume.safetensors` (weights, averages and Adam's moments, what only a
+resumed run needs), averages of other lengths, adapters where those were trained, and the recipe.
 """
 
 from __future__ import annotations
 
+import contextlib
 import json
-import math
-import time
-from collections.abc import Generator
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any
 
 from studio import spec
 from studio.diffusion import pictures
+from studio.diffusion.objective import Noised
 from studio.diffusion.score import Score
-from studio.errors import DataError, SpecError, StudioError
+from studio.errors import DataError, SaveError, SpecError
 from studio.lazy import torch
-from studio.paths import atomic
-from studio.training import optimization
-from studio.training.optimization import Pace, Shuffled
+from studio.training import adapters, lengths, optimization, parts
+from studio.training.draws import Draws
+from studio.training.feed import feed
+from studio.training.lengths import Averages
+from studio.training.many import ALONE, Team
+from studio.training.optimization import Shuffled
 from studio.training.plan import Training
+from studio.training.sizes import resized
 from studio.weights import tensors
 from studio.weights.formats import native
 from studio.weights.model import ModelInfo, Opened, score_of
 
 if TYPE_CHECKING:
-    from torch import Tensor
+    from torch import Tensor, nn
 
     from studio.training.data import Pictures
 
 RESUME = "resume.safetensors"
 
-
 #: What may change when a run is resumed.
-_MAY_CHANGE = {"steps", "rate", "warmup", "cooldown", "clip", "precision", "compiled", "accumulate"}
-
-
-@dataclass(frozen=True)
-class TrainStep:
-    """After a step: how far, the loss of its batch, pictures a second so far, what was saved."""
-
-    step: int
-    total: int
-    loss: float
-    speed: float
-    saved: Path | None = None
+_MAY_CHANGE = {
+    *("steps", "rate", "warmup", "cooldown", "clip"),
+    *("precision", "compiled", "accumulate", "checkpointing"),
+}
 
 
 class Trainer:
-    """The state of one run: network, optimizer, average, step."""
+    """The state of one run: network, optimizer, averages, step."""
 
     def __init__(
         self,
@@ -61,110 +55,181 @@ class Trainer:
         folder: Path,
         device: str = "cpu",
         start: Opened | None = None,
+        team: Team = ALONE,
     ) -> None:
         """`start` is the model that `plan.start` names, for a run that begins with its weights."""
-        spec.check(plan)
-        if plan.batch % plan.accumulate:
+        _check(plan, data)
+        self.plan, self.folder, self.team = plan, folder, team
+        self.device = team.device(device)
+        self._places = team.places(plan.batch)
+        if len(self._places) % plan.accumulate:
             raise SpecError("The batch must divide into its accumulated parts.")
-        if plan.compiled and plan.objective.second_order:
-            raise SpecError(
-                f"A compiled network cannot be trained by {spec.title(type(plan.objective))}.",
-                "Leave --compiled out, or choose another objective.",
-            )
-        if len(data) < 2:
-            raise DataError("Training needs at least two pictures.")
-        from studio.networks.catalog import build
-        from studio.networks.ema import Ema
-
-        self.plan, self.folder, self.device = plan, folder, device
-        before = begun(folder)
-        if before is not None and plan.start:
-            self.info, start = before.info, None  # the model it began with may be gone by now
-        else:
-            self.info = replace(start.info, steps=0) if start else _info(plan, data)
-        torch.manual_seed(plan.seed)
-        self.net = build(self.info.network, self.info.options).to(device).train()
-        if start:
-            self.net.load_state_dict(start.network(device).state_dict())
-        self.net.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
-        self.ema = Ema(self.net, plan.ema)
-        self.optimizer = torch.optim.Adam(self.net.parameters(), lr=plan.rate, fused=True)
-        self.step = 0
-        self._call = torch.compile(self.net) if plan.compiled else self.net
-        pixels = optimization.coloured(data.pixels, self.info.colours)
-        self._pixels = torch.from_numpy(pixels).to(device)
+        before = team.told(begun(folder) if team.main else None)
+        if before is not None:
+            # A run of before there were averages of several lengths goes on without.
+            self.plan = plan = replace(plan, ema_lengths=before.plan.ema_lengths)
+        self.info, start = _begin(plan, data, before, start)
+        self.net = _network(plan, self.info, start, self.device)
+        self.ema, self.averages, self.optimizer = self._followers()
+        self.step, self.eased, self.stopping = 0, 1.0, False
+        #: Set it to stop after the next step, in all processes alike.
+        self.asked = False
+        #: Of the last step, this process's part: ln(sigma) and the loss of each picture, (n,).
+        self.seen: tuple[Tensor, Tensor] | None = None
+        self._joined = team.join(self.net)
+        self._call = torch.compile(self._joined) if plan.compiled else self._joined
         # Labels of other classes than the model's say nothing to it: its pictures are of any class.
         known = bool(data.classes) and data.classes == self.info.classes
-        self._labels = torch.from_numpy(data.labels).to(device) if known else None
+        self._labels = torch.from_numpy(data.labels).to(self.device) if known else None
         self._order = Shuffled(len(data), plan.seed)
+        self._feed = feed(data, self._order, plan, self._places, self.info.colours, self.device)
         if before is not None:
-            self._resume(folder / RESUME, before)
+            self._check_resumed(before)
+            self._restore(before)
+
+    def _followers(self) -> tuple[Any, Averages, torch.optim.Adam]:
+        """What goes along with the weights: their average, those of other lengths, Adam."""
+        from studio.networks.ema import Ema
+
+        live = {n: p for n, p in self.net.named_parameters() if p.requires_grad}
+        optimizer = torch.optim.Adam(live.values(), lr=self.plan.rate, fused=True)
+        named = {n: p.detach() for n, p in live.items()}
+        return Ema(self.net, self.plan.ema), Averages(named, self.plan.ema_lengths), optimizer
 
     # -- one step ---------------------------------------------------------------------------------
 
     def advance(self) -> Tensor:
         """One optimizer step; the mean loss of its batch, on the device.
 
-        Raises StudioError when the loss is no longer finite; the last save stays good.
+        Raises LostFooting when the gradients are no longer finite; the weights stay as they were.
         """
-        plan, generator = self.plan, optimization.dice(self.plan.seed, self.step)
-        if plan.dropout:
-            torch.manual_seed(generator.initial_seed())  # dropout asks the global generator
-        x, y = self._batch(generator)
-        total = torch.zeros((), device=self.device)
+        plan, draws = self.plan, Draws(self.plan.seed, self.step, self.plan.batch)
+        total, seen = torch.zeros(2, device=self.device), []
+        total[1] = float(self.asked)
+        each = len(self._places) // plan.accumulate
         with torch.enable_grad():
-            for part, labels in zip(x.chunk(plan.accumulate), _chunks(y, plan.accumulate)):
-                with torch.autocast(
-                    torch.device(self.device).type, torch.bfloat16, plan.precision == "bf16"
-                ):
-                    losses, _ = plan.objective.loss(
-                        self._call, self.info.output, self.info.sde, part, labels, generator
-                    )
-                loss = losses.mean() / plan.accumulate
-                loss.backward()
-                total += loss.detach()
-        rate = optimization.learning_rate(plan, self.step)
-        optimization.descend(self.net, self.optimizer, rate, plan.clip, self.step)
+            for first in range(self._places.start, self._places.stop, each):
+                part = range(first, first + each)
+                last = part.stop == self._places.stop
+                with contextlib.nullcontext() if last else self.team.alone(self._joined):
+                    losses, levels = self._losses(part, draws)
+                    (losses.mean() / plan.accumulate).backward()
+                seen.append((levels, losses.detach()))
+                total[0] += losses.detach().mean() / plan.accumulate
+        self._descend()
+        self.seen = tuple(torch.cat(v) for v in zip(*seen))  # type: ignore[assignment]
+        loss, asked = self.team.mean(total)
+        self.stopping = self.asked if self.team.count == 1 else bool(asked > 0)
+        return loss
+
+    def _descend(self) -> None:
+        rate = self.eased * optimization.learning_rate(self.plan, self.step)
+        optimization.descend(self.net, self.optimizer, rate, self.plan.clip, self.step)
         self.step += 1
         self.ema.update(self.step)
-        return total
+        self.averages.update(self.step)
+        if self.averages.lengths and self.team.main and lengths.due(self.step):
+            # It is worth less than the run; a full disk is told where that is saved.
+            with contextlib.suppress(SaveError):
+                lengths.write(self.folder, self.step, self.averages)
 
-    def _batch(self, generator: torch.Generator) -> tuple[Tensor, Tensor | None]:
-        plan = self.plan
-        chosen = torch.from_numpy(self._order.batch(self.step, plan.batch)).to(self.device)
-        x = pictures.to_state(self._pixels[chosen], self.info.value_range, self.device)
+    def _losses(self, part: range, draws: Draws) -> tuple[Tensor, Tensor]:
+        """(loss, ln(sigma)) of the pictures at some places of the batch, (n,) each."""
+        plan, sde = self.plan, self.info.sde
+        if plan.dropout or self.info.options.get("dropout"):
+            torch.manual_seed(draws.dice(part.start).initial_seed())  # it asks the global dice
+        x, y = self.batch(part, draws)
+        t = plan.objective.times(draws.u[part.start : part.stop].to(x), sde)
+        noised = Noised.of(sde, x, t, draws.noise(part, tuple(x.shape[1:]), self.device))
+        kind = torch.device(self.device).type
+        with torch.autocast(kind, torch.bfloat16, plan.precision == "bf16"):
+            losses = plan.objective.weighted(
+                self._call, self.info.output, sde, noised, y, draws.dice(part.start)
+            )
+        return losses, sde.sigma(t).log()
+
+    def batch(self, part: range, draws: Draws) -> tuple[Tensor, Tensor | None]:
+        """The pictures at some places of the batch of this step as states, and their classes."""
+        plan, here = self.plan, slice(part.start, part.stop)
+        pixels, chosen = self._feed.take(self.step, part)
+        x = pictures.to_state(pixels, self.info.value_range, self.device)
         if plan.flips:
-            mirrored = torch.rand(len(x), generator=generator).to(x.device) < 0.5
+            mirrored = draws.mirrored[here].to(x.device)
             x = torch.where(mirrored[:, None, None, None], x.flip(3), x)
         x = x.contiguous(memory_format=torch.channels_last)
         if self._labels is None:
             return x, None
-        free = torch.rand(len(x), generator=generator).to(x.device) < plan.label_dropout
+        free = draws.free[here].to(x.device) < plan.label_dropout
         return x, torch.where(free, -1, self._labels[chosen])
 
     # -- what is kept -----------------------------------------------------------------------------
+
+    def averaged(self) -> dict[str, Tensor]:
+        """The averaged weights, those of adapters added to the network's own."""
+        return adapters.merged(self.ema.shadow)
 
     def score(self) -> Score:
         """The averaged model as it is now, for previews."""
         from studio.networks.catalog import build
 
-        net = build(self.info.network, self.info.options)
-        net.load_state_dict(self.ema.shadow)
+        with torch.device("meta"):
+            net = build(self.info.network, self.info.options)
+        net.load_state_dict(self.averaged(), assign=True)
         return score_of(net.to(self.device).eval().requires_grad_(False), self.info, self.device)
 
     def save(self) -> Path:
-        """Write the model and the resume file. Each is replaced as a whole or not at all."""
-        info = replace(self.info, steps=self.step)
-        half = {k: v.half() if v.is_floating_point() else v for k, v in self.ema.shadow.items()}
-        held = optimization.held(self.net, self.ema, self.optimizer)
-        kept = {"plan": spec.to_dict(self.plan), "step": self.step, "model": spec.to_dict(info)}
-        tensors.write_tensors(self.folder / RESUME, held, {"training": json.dumps(kept)})
-        path = native.save(self.folder, info, half)
-        with atomic(self.folder / "recipe.json") as temporary:
-            temporary.write_text(json.dumps(spec.to_dict(self.plan), indent=1), encoding="utf-8")
-        return path
+        """Write the run and its model. Each file is replaced as a whole or not at all.
 
-    def _resume(self, path: Path, before: Begun) -> None:
+        Raises SaveError if that fails; what was there before stays.
+        """
+        path = self.folder / native.WEIGHTS
+        if not self.team.main:
+            return path
+        info = replace(self.info, steps=self.step)
+        kept = {
+            "plan": spec.to_dict(self.plan),
+            "step": self.step,
+            "model": spec.to_dict(info),
+            "eased": self.eased,
+        }
+        tensors.write_tensors(self.folder / RESUME, self._state(), {"training": json.dumps(kept)})
+        half = {k: v.half() if v.is_floating_point() else v for k, v in self.averaged().items()}
+        if self.averages.lengths and self.step:
+            lengths.write(self.folder, self.step, self.averages)
+        if self.plan.train == "adapters":
+            adapters.save(self.folder, adapters.of(self.ema.shadow, self.plan.start))
+        return native.save(self.folder, info, half)
+
+    def back(self) -> float:
+        """Put the run back to its last save, or its weights to their average where there is none, with
+        half the learning rate. The share of the plan's rate that is left.
+        """
+        eased = self.eased / 2
+        before = self.team.told(begun(self.folder) if self.team.main else None)
+        if before is not None:
+            self._restore(before)
+        else:
+            with torch.no_grad():
+                for name, parameter in self.net.named_parameters():
+                    parameter.copy_(self.ema.shadow[name])
+            self.optimizer.state.clear()
+        self.eased = eased
+        return eased
+
+    def _state(self) -> dict[str, Tensor]:
+        held = optimization.held(self.net, self.ema, self.optimizer)
+        return held | {f"averages.{k}": v for k, v in self.averages.state().items()}
+
+    def _restore(self, before: Begun) -> None:
+        mine = tensors.read_safetensors(self.folder / RESUME) if self.team.main else {}
+        found = self.team.shared(mine)
+        optimization.restore(found, self.net, self.ema, self.optimizer, before.step)
+        self.averages.load(optimization.under("averages.", found))
+        self.step, self.eased = before.step, before.eased
+        if self.team.main:
+            lengths.forget_after(self.folder, self.step)
+
+    def _check_resumed(self, before: Begun) -> None:
         same = {f: getattr(before.plan, f) for f in _MAY_CHANGE}
         if replace(self.plan, **same) != before.plan:
             raise SpecError(
@@ -177,51 +242,6 @@ class Trainer:
                 f"{', '.join(before.info.classes) or 'none'}.",
                 "Give the same pictures, or another name with --out.",
             )
-        kept = tensors.read_safetensors(path)
-        optimization.restore(kept, self.net, self.ema, self.optimizer, before.step)
-        self.step = before.step
-
-
-class Run(Protocol):
-    """What is trained: it has come to `step`, and can go one further or be saved."""
-
-    step: int
-
-    @property
-    def plan(self) -> Plan: ...
-    def advance(self) -> Tensor: ...
-    def save(self) -> Path: ...
-
-
-class Plan(Pace, Protocol):
-    """A pace, and how many pictures a step sees."""
-
-    @property
-    def batch(self) -> int: ...
-
-
-def train(trainer: Run, save_seconds: float = 60.0) -> Generator[TrainStep, None, None]:
-    """Train to the end of the plan. Saves every `save_seconds` and when it ends or is closed."""
-    begun, first, saved_at = time.monotonic(), trainer.step, time.monotonic()
-    unsaved = False
-    try:
-        while trainer.step < trainer.plan.steps:
-            loss = float(trainer.advance())
-            unsaved, now, saved = True, time.monotonic(), None
-            if now - saved_at > save_seconds:
-                saved, saved_at, unsaved = trainer.save(), time.monotonic(), False
-            speed = (trainer.step - first) * trainer.plan.batch / max(1e-9, now - begun)
-            yield TrainStep(trainer.step, trainer.plan.steps, loss, speed, saved)
-        if unsaved:
-            unsaved = False
-            path = trainer.save()
-            yield TrainStep(trainer.step, trainer.plan.steps, math.nan, 0.0, path)
-    except StudioError:
-        unsaved = False  # the last good save must not be replaced
-        raise
-    finally:
-        if unsaved:
-            trainer.save()
 
 
 @dataclass(frozen=True)
@@ -231,6 +251,7 @@ class Begun:
     plan: Training
     step: int
     info: ModelInfo
+    eased: float = 1.0  # the share of the plan's rate that it goes on with
 
 
 def begun(folder: Path) -> Begun | None:
@@ -243,16 +264,64 @@ def begun(folder: Path) -> Begun | None:
         kept = json.loads(metadata["training"])
         # A run of before there were averages of several lengths keeps none.
         plan = spec.from_dict(Training, {"ema_lengths": [], **kept["plan"]})
-        step = int(kept["step"])
         info = spec.from_dict(ModelInfo, kept["model"])
         info.check()
-        return Begun(plan, step, info)
+        return Begun(plan, int(kept["step"]), info, float(kept.get("eased", 1.0)))
     except (KeyError, ValueError, TypeError, SpecError) as error:
         raise DataError(f"{path.name} is not a run that can be resumed: {error}") from error
 
 
+def _check(plan: Training, data: Pictures) -> None:
+    """Raise StudioError if the plan makes no sense, or there is too little to learn from."""
+    spec.check(plan)
+    for length in plan.ema_lengths:
+        lengths.exponent(length)
+    if plan.compiled and plan.objective.second_order:
+        raise SpecError(
+            f"A compiled network cannot be trained by {spec.title(type(plan.objective))}.",
+            "Leave --compiled out, or choose another objective.",
+        )
+    if plan.train != "all" and not plan.start:
+        raise SpecError(
+            "Only a model that is there can be trained in part.",
+            "Choose a model to start from, or train all of it.",
+        )
+    if len(data) < 2:
+        raise DataError("Training needs at least two pictures.")
+
+
+def _begin(
+    plan: Training, data: Pictures, before: Begun | None, start: Opened | None
+) -> tuple[ModelInfo, Opened | None]:
+    """(what the model is, the model whose weights it begins with)."""
+    if before is not None and plan.start:
+        return before.info, None  # the model it began with may be gone by now
+    if start is not None:
+        return replace(resized(start.info, plan.size), steps=0), start
+    return _info(plan, data), None
+
+
+def _network(plan: Training, info: ModelInfo, start: Opened | None, device: str) -> nn.Module:
+    """The network to train, with the part of it that is."""
+    from studio.networks.catalog import build
+    from studio.networks.lowrank import attach
+
+    torch.manual_seed(plan.seed)
+    net = build(info.network, info.options).to(device).train()
+    if start is not None:
+        net.load_state_dict(start.network(device).state_dict())
+    net.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+    if plan.train == "last":
+        parts.train_last(net, info, plan.last)
+    elif plan.train == "adapters":
+        attach(net, plan.rank, plan.seed)
+    if plan.checkpointing:
+        parts.compute_twice(net)
+    return net
+
+
 def _info(plan: Training, data: Pictures) -> ModelInfo:
-    colours = data.pixels.shape[3]
+    colours = data.colours
     options: dict[str, Any] = {
         "size": plan.size,
         "colours": colours,
@@ -268,7 +337,3 @@ def _info(plan: Training, data: Pictures) -> ModelInfo:
     return ModelInfo(
         plan.sde, plan.output, plan.network, options, plan.size, colours, classes=data.classes
     )
-
-
-def _chunks(y: Tensor | None, parts: int) -> list[Any]:
-    return [None] * parts if y is None else list(y.chunk(parts))
