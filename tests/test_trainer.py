@@ -188,7 +188,6 @@ def test_a_loss_that_is_no_number_leaves_the_last_save(tmp_path):
     assert files(tmp_path) == kept
 
 
-@pytest.mark.parametrize("parts", [2, 4, 8])
 def spoil(trainer):
     with torch.no_grad():
         trainer.net.head.weight.fill_(math.nan)
@@ -328,6 +327,7 @@ def test_a_run_whose_folder_is_removed_makes_it_again(tmp_path):
     assert Trainer(TINY, some_pictures(), tmp_path / "run").step == 2
 
 
+@pytest.mark.parametrize("parts", [2, 4, 8])
 def test_accumulating_gives_the_gradient_of_the_whole_batch(tmp_path, parts):
     """Every picture meets the same noise, however the batch is cut."""
     found = {}
