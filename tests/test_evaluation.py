@@ -11,8 +11,9 @@ from studio.diffusion.sde import VPSDE
 from studio.errors import DataError
 from studio.lazy import torch
 from studio.training.data import Pictures
-from studio.training.evaluation import Ruler, accuracy, draw, grain, renamed, train_classifier
+from studio.training.evaluation import Ruler, accuracy, grain, renamed, train_classifier
 from studio.training.features import FeatureSpace
+from studio.training.kept import draw
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 
@@ -59,11 +60,11 @@ def test_a_classifier_learns_what_can_be_seen() -> None:
 
 def test_pictures_are_drawn_by_seed_whatever_the_batch() -> None:
     score = gaussian_score(VPSDE(), 0.5, (3, 8, 8))
-    many, labels, calls = draw(score, SAMPLERS["dpm2m"](steps=5), 40, seed=3)
-    some, _, _ = draw(score, SAMPLERS["dpm2m"](steps=5), 2, seed=3 + 35)
-    assert np.abs(many[35:37].astype(int) - some.astype(int)).max() <= 1
-    assert (labels == -1).all()
-    assert calls == SAMPLERS["dpm2m"](steps=5).cost()
+    made = draw(score, SAMPLERS["dpm2m"](steps=5), 40, seed=3)
+    some = draw(score, SAMPLERS["dpm2m"](steps=5), 2, seed=3 + 35)
+    assert np.abs(made.pixels[35:37].astype(int) - some.pixels.astype(int)).max() <= 1
+    assert (made.labels == -1).all()
+    assert made.calls == SAMPLERS["dpm2m"](steps=5).cost()
 
 
 def few_numbers(width: int = 12) -> FeatureSpace:

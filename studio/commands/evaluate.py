@@ -9,14 +9,13 @@ from __future__ import annotations
 
 import dataclasses
 import json
-import time
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
-from studio import choose, recipes, spec, terminal
+from studio import choose, recipes, terminal
 from studio.commands import Command, Outcome, positional
 from studio.diffusion import pictures
 from studio.diffusion.score import Score
@@ -28,16 +27,16 @@ from studio.training import (
     data,
     evaluation,
     features,
+    kept,
     memorisation,
     optimization,
     packs,
-    samples,
     steps,
 )
 from studio.training.data import Pictures
 from studio.training.evaluation import Ruler
+from studio.training.kept import Made
 from studio.training.report import Report, Row
-from studio.training.samples import Made
 from studio.training.steps import Trial
 from studio.weights import formats
 from studio.weights.devices import resolve
@@ -77,6 +76,9 @@ class Evaluate(Command):
         help="Distances are to half of the held-out pictures, or to those of --train.",
     )
     train: str = option("", help="What the model was trained on: looks for repeated pictures.")
+    held_out: float = option(
+        0.0, range=(0, 0.9), help="Instead: DATA is what it was trained on, all but this share."
+    )
     bits: int = option(64, range=(0, 100_000), help="Pictures to measure bits of; 0 for none.")
     compositions: int = option(4000, range=(100, 10**6), help="Compositions from a pack of parts.")
     train_compositions: int = option(
@@ -88,26 +90,30 @@ class Evaluate(Command):
     device: str = option("auto", help="auto, cpu, cuda or mps.")
 
     def run(self) -> Outcome:
-        if self.reference == "train" and not self.train:
+        if self.reference == "train" and not (self.train or self.held_out):
             raise SpecError("--reference train needs --train.", "Name the training pictures.")
+        if self.train and self.held_out:
+            raise SpecError("--held-out says what was trained on.", "Leave --train out.")
         device = resolve(self.device)
         plan, space = self._plan(), features.space(self.features, device)
-        subject, kept = _subject(self, device), _Kept(self.out)
+        subject = _subject(self, device)
+        if self.out:
+            recipes.check_writable(Path(self.out) / _FIGURES)
         ruler, train = self._ruler(subject, space)
         found = self._begun(subject, ruler)
-        first: np.ndarray | None = None
+        first: Made | None = None
         for trial in plan if subject.score else [None]:
-            row, made = self._row(subject, trial, ruler, kept)
-            first = made if first is None else first
+            row, made = self._row(subject, trial, ruler)
+            first = first or made
             found = dataclasses.replace(found, rows=(*found.rows, row))
-            kept.write(found)
+            self._keep(found)
         assert first is not None
         found = self._with_bits(found, subject, ruler)
         if train is not None:
-            gauges = self._compared(first, ruler, train, kept)
+            gauges = self._compared(first.pixels, ruler, train)
             found = dataclasses.replace(found, gauges=gauges)
-        kept.write(found)
-        self._show(first, kept)
+        self._keep(found)
+        self._show(first.pixels)
         return Outcome(found.facts(), found.table())
 
     def _begun(self, subject: _Subject, ruler: Ruler) -> Report:
@@ -136,58 +142,51 @@ class Evaluate(Command):
     def _ruler(
         self, subject: _Subject, space: features.FeatureSpace
     ) -> tuple[Ruler, memorisation.Training | None]:
-        real = self._read(self.data, subject, self.compositions, _SEED)
-        train = reference = None
-        with terminal.progress("Features of real pictures") as show:
-
-            def update(done: int, total: int) -> None:
-                show(done, total, "")
-
-            if self.train:
-                # As the trainer composes them, so that they are the very pictures it had.
-                known = self._read(self.train, subject, self.train_compositions, seed=0)
-                train = memorisation.Training.of(known.pixels, space, update)
-                reference = known if self.reference == "train" else None
-            return Ruler(space, real, reference, update), train
+        real, known = self._read(self.data, subject, self.compositions, _SEED), None
+        if self.held_out:
+            known, real = real.split(self.held_out)
+        elif self.train:
+            # As the trainer composes them, so that they are the very pictures it had.
+            known = self._read(self.train, subject, self.train_compositions, seed=0)
+        with terminal.progress("Features of real pictures") as update:
+            if known is None:
+                return Ruler(space, real, None, _plainly(update)), None
+            train = memorisation.Training.of(known.pixels, space, _plainly(update))
+            reference = known if self.reference == "train" else None
+            return Ruler(space, real, reference, _plainly(update)), train
 
     def _read(self, path: str, subject: _Subject, compositions: int, seed: int) -> Pictures:
         colours, size = subject.shape[0], subject.shape[1]
         with terminal.progress(f"Reading {Path(path).name}") as update:
-            found = data.load(
-                Path(path), size, compositions, seed, lambda done, total: update(done, total, "")
-            )
+            found = data.load(Path(path), size, compositions, seed, _plainly(update))
         return dataclasses.replace(found, pixels=optimization.coloured(found.pixels, colours))
 
     # -- the measurements -----------------------------------------------------------------------------
 
-    def _row(
-        self, subject: _Subject, trial: Trial | None, ruler: Ruler, kept: _Kept
-    ) -> tuple[Row, np.ndarray]:
+    def _row(self, subject: _Subject, trial: Trial | None, ruler: Ruler) -> tuple[Row, Made]:
         made, name, setting = subject.made, _GIVEN, ""
         if trial is not None:
             name, setting = trial.name, trial.setting
-            made = kept.load(subject, trial, self)
-            if made is None:
-                made = self._drawn(subject, trial)
-                kept.keep(made, subject, trial, self)
+            made = self._drawn(subject, trial)
         assert made is not None
         labels = evaluation.renamed(made.labels, subject.classes, ruler.reference.classes)
         figures = ruler.figures(made.pixels, labels)
-        return Row(name, setting, made.calls, made.seconds, figures), made.pixels
+        return Row(name, setting, made.calls, made.seconds, figures), made
 
     def _drawn(self, subject: _Subject, trial: Trial) -> Made:
         assert subject.score is not None
-        begun = time.perf_counter()
-        with terminal.progress(f"Sampling {trial.name} {trial.setting}".rstrip()) as update:
-            pixels, labels, calls = evaluation.draw(
+        name = f"{trial.name} {trial.setting}".rstrip()
+        with terminal.progress(f"Sampling {name}") as update:
+            return kept.draw(
                 subject.score,
                 trial.sampler,
                 self.count,
                 self.seed,
                 self.batch or (32 if subject.score.device == "cpu" else 256),
-                lambda done, total: update(done, total, ""),
+                self._kept(f"{name.replace(' ', '-')}.npz"),
+                subject.fingerprint,
+                _plainly(update),
             )
-        return Made(pixels, labels, calls, time.perf_counter() - begun)
 
     def _with_bits(self, found: Report, subject: _Subject, ruler: Ruler) -> Report:
         score = subject.score
@@ -202,34 +201,45 @@ class Evaluate(Command):
             why = "classes" if score.continuous else "a model of continuous time"
             terminal.note(f"Bits per dimension are left out: they need {why}.")
             return found
+        facts = {"model": subject.fingerprint, "data": self.data, "of": len(ruler.rest)}
         with terminal.progress("Measuring bits") as update:
             batch = self.batch or (8 if score.device == "cpu" else 64)
-            bits = evaluation.bits(
-                score, some, batch, self.seed, lambda done, total: update(done, total, "")
+            bits = kept.bits(
+                score, some, batch, self.seed, self._kept("bits.json"), facts, _plainly(update)
             )
         return dataclasses.replace(found, bits=bits, bits_count=len(some))
 
     def _compared(
-        self, made: np.ndarray, ruler: Ruler, train: memorisation.Training, kept: _Kept
+        self, made: np.ndarray, ruler: Ruler, train: memorisation.Training
     ) -> dict[str, memorisation.Gauge]:
         """The gauges by features and by pixels; the sheet of the nearest is written."""
         held_out = ruler.rest.pixels[: max(len(made), 100)]
         near = train.by_features(made)
         with terminal.progress("Comparing with training pictures") as update:
-            by_pixels = train.by_pixels(
-                np.concatenate([made, held_out]), lambda done, total: update(done, total, "")
-            ).distance
-        if kept.folder:
+            by_pixels = train.by_pixels(np.concatenate([made, held_out]), _plainly(update)).distance
+        if self.out:
             page = memorisation.sheet(made, train.pixels, near)
-            recipes.write_png(kept.folder / _NEAREST, recipes.enlarged(page, 512))
+            recipes.write_png(Path(self.out) / _NEAREST, recipes.enlarged(page, 512))
         return {
             "features": memorisation.gauge(near.distance, train.by_features(held_out).distance),
             "pixels": memorisation.gauge(by_pixels[: len(made)], by_pixels[len(made) :]),
         }
 
-    def _show(self, made: np.ndarray, kept: _Kept) -> None:
-        if kept.folder:
-            recipes.write_png(kept.folder / _SHEET, recipes.contact_sheet(made[:_SHOWN], 512))
+    # -- what is kept -------------------------------------------------------------------------------
+
+    def _kept(self, name: str) -> Path | None:
+        """Where what takes long is kept."""
+        return Path(self.out) / "samples" / name if self.out else None
+
+    def _keep(self, found: Report) -> None:
+        if self.out:
+            _write(Path(self.out) / _FIGURES, json.dumps(found.facts(), indent=1) + "\n")
+            _write(Path(self.out) / _TABLE, found.table() + "\n")
+
+    def _show(self, made: np.ndarray) -> None:
+        if self.out:
+            page = recipes.contact_sheet(made[:_SHOWN], 512)
+            recipes.write_png(Path(self.out) / _SHEET, page)
         if self.sheet:
             recipes.write_png(Path(self.sheet), pictures.grid(made))
 
@@ -254,7 +264,7 @@ def _subject(command: Evaluate, device: str) -> _Subject:
     if path.exists() and formats.recognise(path) is None and _holds_pictures(path):
         found = data.load(path, _side(path), command.count, command.seed)
         found = evaluation.taken(found, slice(command.count))
-        made = Made(found.pixels, found.labels, 0, 0.0)
+        made = Made(found.pixels, found.labels)
         _, height, width, colours = found.pixels.shape
         return _Subject(path.name, (colours, height, width), found.classes, made=made)
     shelf = Shelf()
@@ -277,47 +287,14 @@ def _side(path: Path) -> int:
     return min(packs.read_pack(path).pixels.shape[1:3])
 
 
-# -- what is kept ---------------------------------------------------------------------------------
-
-
-class _Kept:
-    """The folder of --out, if one is given."""
-
-    def __init__(self, folder: str) -> None:
-        """Raises SaveError, before long work, if nothing can be written there."""
-        self.folder = Path(folder) if folder else None
-        if self.folder:
-            recipes.check_writable(self.folder / _FIGURES)
-
-    def load(self, subject: _Subject, trial: Trial, command: Evaluate) -> Made | None:
-        """The pictures that this command made before, if they are there."""
-        path = self._path(trial)
-        return path and samples.load(path, _facts(subject, trial, command))
-
-    def keep(self, made: Made, subject: _Subject, trial: Trial, command: Evaluate) -> None:
-        if path := self._path(trial):
-            made.save(path, _facts(subject, trial, command))
-
-    def _path(self, trial: Trial) -> Path | None:
-        name = f"{trial.name} {trial.setting}".strip().replace(" ", "-")
-        return self.folder and self.folder / "samples" / f"{name}.npz"
-
-    def write(self, found: Report) -> None:
-        if self.folder:
-            _write(self.folder / _FIGURES, json.dumps(found.facts(), indent=1) + "\n")
-            _write(self.folder / _TABLE, found.table() + "\n")
-
-
-def _facts(subject: _Subject, trial: Trial, command: Evaluate) -> dict[str, Any]:
-    """What made pictures depend on."""
-    return {
-        "model": subject.fingerprint,
-        "sampler": spec.to_dict(trial.sampler),
-        "count": command.count,
-        "seed": command.seed,
-    }
+# -- what is written ------------------------------------------------------------------------------
 
 
 def _write(path: Path, text: str) -> None:
     with atomic(path) as temporary:
         temporary.write_text(text, encoding="utf-8")
+
+
+def _plainly(update: terminal.Update) -> Callable[[int, int], None]:
+    """A progress that has nothing more to say than how far it is."""
+    return lambda done, total: update(done, total, "")

@@ -1,4 +1,4 @@
-"""`score-studio train-features`: packs and folders of pictures into a space that distances are measured in."""
+"""`score-studio train-features`: pictures into a space that distances are measured in."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from studio.training import card
 from studio.training.data import Pictures
 from studio.training.feature_trainer import FeatureTrainer, FeatureTraining
 from studio.training.log import Log
-from studio.training.trainer import train
+from studio.training.loop import train
 from studio.weights import features, formats
 from studio.weights.devices import resolve
 
@@ -49,7 +49,9 @@ class TrainFeatures(FeatureTraining, Command):
             terminal.note(f"Resuming “{folder.name}” at step {trainer.step}")
         log = Log(folder, trainer.step)
         stopped = training.follow(train(trainer, self.save_seconds), log, self.batch)
-        accuracy = {name: trainer.accuracy(pack) for name, pack in judges.items()}
+        accuracy = (
+            {} if stopped else {name: trainer.accuracy(pack) for name, pack in judges.items()}
+        )
         facts = self._facts(trainer, packs, log, accuracy) | {"interrupted": stopped}
         said = f"{folder.name} is at step {trainer.step}, loss {log.loss:.4f}: {folder}"
         if stopped:
@@ -85,26 +87,31 @@ class TrainFeatures(FeatureTraining, Command):
         log: Log,
         accuracy: dict[str, float],
     ) -> str:
-        every = Pictures(
-            next(iter(packs.values())).pixels,
-            next(iter(packs.values())).labels,
-            tuple(name for group in trainer.info.classes for name in group),
-        )
-        text = card.text(
-            name=trainer.folder.name,
-            data=", ".join(packs),
-            pictures=every,
-            command=training.command_line("train-features", self),
-            step=trainer.step,
-            curve=log.curve(),
-            seconds=log.seconds,
-            device=trainer.device,
-        )
+        learned = "; ".join(f"{name}: {len(pack)} pictures" for name, pack in packs.items())
+        classes = "; ".join(", ".join(group) for group in trainer.info.classes) or "none"
+        command = training.command_line("train-features", self)
         rows = "\n".join(f"| {name} | {share:.1%} |" for name, share in accuracy.items())
-        return (
-            f"{text}\nA feature space: it says how far pictures are apart, and makes none.\n\n"
-            f"| held-out pictures | told right |\n|---|---:|\n{rows}\n"
-        )
+        return f"""# {trainer.folder.name}
+
+{card.MARK}
+
+A feature space: it says how far pictures are apart, and makes none.
+
+| | |
+|---|---|
+| trained on | {learned} |
+| classes | {classes} |
+| steps | {trainer.step}, loss {log.loss:.4f} |
+| time | {card.duration(log.seconds)} on {card.machine(trainer.device)} |
+
+Made by
+
+    {command}
+
+| held-out pictures | told right |
+|---|---:|
+{rows}
+"""
 
     def _facts(
         self,

@@ -65,7 +65,7 @@ class FeatureNetwork(nn.Module):
             nn.Linear(last * (o.size // 8) ** 2, o.features, bias=False),
         )
         self.unit = nn.BatchNorm1d(o.features, affine=False)
-        self.named = nn.Linear(o.features, o.classes)
+        self.named = nn.Linear(o.features, max(1, o.classes))  # torch warns of none
         self.redrawn = nn.Linear(o.features, 3 * o.thumbnail**2)
         self.damaged = nn.Linear(o.features, DAMAGES)
 

@@ -10,7 +10,7 @@ from studio.training.data import Pictures
 from studio.weights import devices
 from studio.weights.formats.native import CARD
 
-_MARK = "<!-- written by score-studio train; delete this line to keep the card as it is -->"
+MARK = "<!-- written by score-studio train; delete this line to keep the card as it is -->"
 
 
 def text(
@@ -29,14 +29,14 @@ def text(
     rows = "\n".join(f"| {at} | {loss:.4f} |" for at, loss in curve)
     return f"""# {name}
 
-{_MARK}
+{MARK}
 
 | | |
 |---|---|
 | trained on | {data}: {len(pictures)} pictures |
 | classes | {classes} |
 | steps | {step} |
-| time | {_duration(seconds)} on {machine(device)} |
+| time | {duration(seconds)} on {machine(device)} |
 
 Made by
 
@@ -54,7 +54,7 @@ def write(folder: Path, content: str) -> bool:
     Raises SaveError if it cannot be.
     """
     path = folder / CARD
-    if path.exists() and _MARK not in path.read_text(encoding="utf-8", errors="replace"):
+    if path.exists() and MARK not in path.read_text(encoding="utf-8", errors="replace"):
         return False
     with atomic(path) as temporary:
         temporary.write_text(content, encoding="utf-8")
@@ -82,7 +82,8 @@ def processor() -> str:
     return platform.processor() or platform.machine() or "an unnamed processor"
 
 
-def _duration(seconds: float) -> str:
+def duration(seconds: float) -> str:
+    """Hours and minutes, or minutes and seconds."""
     hours, rest = divmod(round(seconds), 3600)
     minutes, left = divmod(rest, 60)
     return f"{hours} h {minutes:02} min" if hours else f"{minutes} min {left:02} s"

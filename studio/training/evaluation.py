@@ -137,44 +137,15 @@ def _median(values: np.ndarray) -> Figure:
 BITS = Measure(probes=1, rtol=1e-4, atol=1e-4)
 
 
-def bits(
-    score: Score, real: Pictures, batch: int = 8, seed: int = 0, report: Report = lambda *_: None
-) -> Figure:
-    """Bits per dimension of real pictures: their mean, and its standard error by their spread.
+def bits(score: Score, real: Pictures, seed: int = 0) -> list[float]:
+    """Bits per dimension of each of some real pictures. Picture i has the seed + i.
 
-    Picture i has the seed + i. A model that knows no pictures of any class is asked with their classes.
-    Raises SpecError if the model has no likelihood.
+    A model that knows no pictures of any class is asked with their classes. Raises SpecError if the
+    model has no likelihood.
     """
-    found: list[float] = []
-    for first in range(0, len(real), batch):
-        some = taken(real, slice(first, first + batch))
-        known = score if score.free else score.labelled(torch.from_numpy(some.labels))
-        *_, last = BITS.run(known, some.pixels, seed + first)
-        found += last.bits.tolist()
-        report(len(found), len(real))
-    error = float(np.std(found, ddof=1)) / math.sqrt(len(found)) if len(found) > 1 else math.nan
-    return Figure(float(np.mean(found)), error)
-
-
-def draw(
-    score: Score,
-    sampler: Sampler,
-    count: int,
-    seed: int,
-    batch: int = _BATCH,
-    report: Report = lambda *_: None,
-) -> tuple[np.ndarray, np.ndarray, int]:
-    """(uint8 pictures (count, H, W, C), the class index asked of each or -1 if there are none, the
-    network calls of a run)."""
-    stacks: list[np.ndarray] = []
-    labels: list[np.ndarray] = []
-    calls = 0
-    for last, asked in runs(score, sampler, count, seed, batch):
-        stacks.append(pictures.to_pictures(last.x, score.value_range))
-        labels.append(asked)
-        calls = max(calls, last.nfe)
-        report(sum(map(len, stacks)), count)
-    return np.concatenate(stacks), np.concatenate(labels), calls
+    known = score if score.free else score.labelled(torch.from_numpy(real.labels).to(score.device))
+    *_, last = BITS.run(known, real.pixels, seed)
+    return last.bits.tolist()
 
 
 def runs(

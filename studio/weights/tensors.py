@@ -19,7 +19,7 @@ from studio.lazy import torch
 from studio.paths import atomic
 
 if TYPE_CHECKING:
-    from torch import Tensor
+    from torch import Tensor, nn
 
 #: What the studio writes into the header of its own files.
 FORMAT = "score-studio"
@@ -68,6 +68,19 @@ def read_safetensors(path: Path) -> dict[str, Tensor]:
             return {name: _read_tensor(file, 8 + length, header[name]) for name in names}
     except (SafetensorError, OSError, ValueError, LookupError, RuntimeError) as error:
         raise _damaged(path, error) from error
+
+
+def fill(net: nn.Module, path: Path) -> None:
+    """Give a network, built without memory, the tensors of a file.
+
+    Raises CheckpointError if they are not those that it has, or not finite.
+    """
+    found = read_safetensors(path)
+    if {k: v.shape for k, v in net.state_dict().items()} != {k: v.shape for k, v in found.items()}:
+        raise CheckpointError(f"{path.name} does not fit its own description.")
+    if not all(bool(torch.isfinite(v).all()) for v in found.values()):
+        raise CheckpointError(f"{path.name} holds weights that are not finite numbers.")
+    net.load_state_dict(found, assign=True)
 
 
 def _read_tensor(file: io.FileIO, base: int, entry: dict[str, Any]) -> Tensor:
