@@ -45,6 +45,7 @@ COMMANDS = {
     "train": "studio.commands.train:Train",
     "train-classifier": "studio.commands.train_classifier:TrainClassifier",
     "train-features": "studio.commands.features:TrainFeatures",
+    "folder": "studio.commands.folder:Folder",
     "evaluate": "studio.commands.evaluate:Evaluate",
     "evaluate-painting": "studio.commands.evaluate_painting:EvaluatePainting",
     "evaluate-steps": "studio.commands.steps:EvaluateSteps",

@@ -16,7 +16,7 @@ import os
 import shutil
 import tempfile
 import time
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Generator, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -25,6 +25,7 @@ import numpy as np
 
 from studio.errors import DataError, SaveError
 from studio.paths import atomic, user_dir
+from studio.training import readers
 from studio.training.choices import Choices, Crop
 from studio.training.folder import File, scan
 from studio.training.framing import Stock
@@ -44,15 +45,19 @@ def home() -> Path:
 # -- what a scan found ----------------------------------------------------------------------------
 
 
-def scanned(folder: Path, size: int) -> Iterator[tuple[int, int, list[File]]]:
+def scanned(folder: Path, size: int) -> Generator[tuple[int, int, list[File]], None, None]:
     """As `scan`, but what has not changed since the last time is not read again."""
-    known = remembered(folder)
+    known: dict[str, File] = {}
+    for _, _, parts in readers.read(remembered, [folder], lambda _: {}, 1):
+        known = parts[0] if parts else known
+        yield 0, 0, []
     found: dict[str, File] = {}
     whole = False
     try:
-        for done, total, files in scan(folder, size, known):
-            found |= {file.path: file for file in files}
-            yield done, total, files
+        with contextlib.closing(scan(folder, size, known)) as scanning:
+            for done, total, files in scanning:
+                found |= {file.path: file for file in files}
+                yield done, total, files
         whole = True
     finally:
         # Of a scan that was broken off, what it came to is kept beside what was known before.
@@ -83,6 +88,11 @@ def remember(folder: Path, files: Iterable[File]) -> None:
         temporary.open("w", encoding="ascii") as lines,
     ):
         lines.writelines(f"{json.dumps(_row(file))}\n" for file in files)
+
+
+def forget(folder: Path) -> None:
+    """The next scan of a folder reads every file again."""
+    _index(folder).unlink(missing_ok=True)
 
 
 def _index(folder: Path) -> Path:

@@ -9,10 +9,10 @@ from __future__ import annotations
 
 import os
 import stat
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Generator, Iterator, Mapping, Sequence
+from contextlib import closing
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import cast
 
 import numpy as np
 from PIL import Image, ImageColor
@@ -22,12 +22,13 @@ from studio.errors import DataError, PictureError, SpecError
 from studio.photos import SUFFIXES
 from studio.training import readers
 from studio.training.choices import Choices
-from studio.training.twins import Twins, look
+from studio.training.packs import is_pack
+from studio.training.twins import SMALL, Twins, look
 
 EXTREME = 2.5  # how many times as long as wide
 GREY = 6  # levels between the colours of a grey picture, at most: JPEG's rounding leaves some
+PACK = "an image pack, not a picture"
 LATE = "not answering: its disk did not give it in time"
-_LEAST = 72  # pixels a side that looking at a picture needs
 _FLAT = 4  # levels: a picture that varies less shows nothing
 
 #: Named as pictures, besides what the studio writes.
@@ -73,7 +74,7 @@ FLAGS = ("small", "extreme", "grey", "transparent", "animated", "converted", "fl
 
 def scan(
     folder: Path, size: int, known: Mapping[str, File] = {}, patience: float = readers.PATIENCE
-) -> Iterator[tuple[int, int, list[File]]]:
+) -> Generator[tuple[int, int, list[File]], None, None]:
     """(done, total, new files) several times a second until all is seen; total grows while it lists.
 
     `size` is the side of the model's pictures. Files come in an order that is always the same. One that
@@ -89,8 +90,9 @@ def scan(
         name = item.path if isinstance(item, File) else item
         return File(name, "error", LATE)
 
-    for done, total, files in readers.read(seen, _listed(folder), late, patience=patience):
-        yield done, total, [_related(file, size, twins) for file in files]
+    with closing(readers.read(seen, _listed(folder), late, patience=patience)) as reading:
+        for done, total, files in reading:
+            yield done, total, [_related(file, size, twins) for file in files]
 
 
 def thumbnail(folder: Path, file: File, side: int, background: str = "white") -> np.ndarray:
@@ -244,6 +246,8 @@ def _seen(folder: Path, name: str, known: Mapping[str, File]) -> File:
     if why := _FOREIGN.get(path.suffix.lower()):
         return File(name, "error", why, stamp=stamp)
     try:
+        if path.suffix.lower() == ".npz" and is_pack(path):
+            return File(name, "ignore", PACK, stamp=stamp)
         if path.suffix.lower() not in _PICTURES and not _begins_as_picture(path):
             return File(name, "ignore", "not a picture", stamp=stamp)
         return _picture(path, name, stamp)
@@ -259,18 +263,19 @@ def _seen(folder: Path, name: str, known: Mapping[str, File]) -> File:
 
 def _picture(path: Path, name: str, stamp: tuple[int, int]) -> File:
     """Raises PictureError."""
-    seen = photos.glance(path, _LEAST)
-    bits, colours = look(seen.image)
+    seen = photos.glance(path, max(SMALL))
+    small = seen.image.resize(SMALL, Image.Resampling.BOX)
+    values = np.asarray(small)
     width, height = seen.size
-    extrema = cast(tuple[tuple[int, int], ...], seen.image.getextrema())
     marks = {
         "extreme": max(width, height) > EXTREME * min(width, height),
-        "grey": _is_grey(seen.image),
+        "grey": np.ptp(values, axis=2).max() <= GREY,
         "transparent": seen.transparent,
         "animated": seen.animated,
         "converted": seen.converted,
-        "flat": all(high - low <= _FLAT for low, high in extrema),
+        "flat": np.ptp(values, axis=(0, 1)).max() <= _FLAT,
     }
+    bits, colours = look(small)
     flags = tuple(flag for flag, there in marks.items() if there)
     return File(name, "image", "", seen.size, flags, "", bits, stamp, colours)
 
@@ -284,11 +289,6 @@ def _related(file: File, size: int, twins: Twins) -> File:
         flags = ("small", *flags)
     twin = twins.first(file.path, file.look, file.colours, file.size)
     return replace(file, flags=flags, twin=twin)
-
-
-def _is_grey(image: Image.Image) -> bool:
-    small = np.asarray(image.resize((32, 32), Image.Resampling.BOX)).astype(np.int16)
-    return bool((small.max(2) - small.min(2)).max() <= GREY)
 
 
 def _begins_as_picture(path: Path) -> bool:
