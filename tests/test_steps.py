@@ -20,6 +20,7 @@ from studio.lazy import torch
 from studio.training import chart, evaluation, steps
 from studio.training.data import Pictures
 from studio.training.distances import frechet_distance, sliced_distance
+from studio.training.features import FeatureSpace
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 
@@ -203,6 +204,16 @@ def test_pictures_without_classes_are_refused() -> None:
     plain = Pictures(spots(30).pixels, np.full(30, -1), ())
     with pytest.raises(DataError, match="no classes"):
         steps.model("spots", score, plain)
+
+
+def test_a_feature_space_needs_no_classes() -> None:
+    score = steps.Score.from_function(lambda x, t: -x, VPSDE(), (3, 8, 8))
+    plain = Pictures(spots(120).pixels, np.full(120, -1), ())
+    rows = FeatureSpace(
+        "rows", 8, lambda pixels: torch.from_numpy(pixels.mean((2, 3), dtype=np.float32))
+    )
+    subject = steps.model("spots", score, plain, space=rows)
+    assert subject.errors(plain.pixels[:40])["frechet"] < 3 * subject.floor(40)["frechet"]
 
 
 # -- the command ------------------------------------------------------------------------------------

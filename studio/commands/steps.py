@@ -56,6 +56,10 @@ class EvaluateSteps(Command):
     )
     seed: int = option(0, range=(0, 2**32 - 1), help="Picture i has the seed + i.")
     compositions: int = option(6000, range=(300, 10**6), help="Compositions from a pack of parts.")
+    features: str = option(
+        "",
+        help="The feature space, as studio-features-1. Empty: features learned from the pictures.",
+    )
     out: str = option("steps-to-quality", help="The folder of results, table and plot.")
     device: str = option("auto", help="auto, cpu, cuda or mps.")
 
@@ -86,6 +90,7 @@ class EvaluateSteps(Command):
 
     def _model(self) -> tuple[Subject, str]:
         from studio.training import data as packs
+        from studio.training import features
 
         if not self.data:
             raise DataError(
@@ -101,7 +106,10 @@ class EvaluateSteps(Command):
         if real.pixels.shape[1:] != (*score.shape[1:], score.shape[0]):
             raise DataError(f"{self.data} has other channels than {self.model}.")
         facts = f"{entry.fingerprint} {Path(self.data).name} {len(real)}"
-        return steps.model(entry.name, score, real), facts
+        space = features.space(self.features, score.device) if self.features else None
+        if space:
+            facts += f" {space.name}"
+        return steps.model(entry.name, score, real, space=space), facts
 
     def _measure(
         self,

@@ -61,8 +61,7 @@ class _Sums:
 
 def frechet(a: np.ndarray, b: np.ndarray) -> Figure:
     """Squared Wasserstein-2 distance of the Gaussians with the moments of (N, D) and (M, D)."""
-    middle = b.mean(0, dtype=np.float64)  # about which the sums of squares lose fewest digits
-    first, second = (x.astype(np.float64) - middle for x in (a, b))
+    first, second = _about_one_point(a, b)
     whole, other = _Sums.of(first), _Sums.of(second)
     to_second, to_first = _Law.of(other), _Law.of(whole)
     spread = _spread([to_second.away(whole.without(part)) for part in _parts(first)])
@@ -72,8 +71,14 @@ def frechet(a: np.ndarray, b: np.ndarray) -> Figure:
 
 def frechet_distance(a: np.ndarray, b: np.ndarray) -> float:
     """The value of `frechet` alone."""
-    first, second = (_Sums.of(x.astype(np.float64)) for x in (a, b))
-    return _Law.of(second).away(first)
+    first, second = _about_one_point(a, b)
+    return _Law.of(_Sums.of(second)).away(_Sums.of(first))
+
+
+def _about_one_point(a: np.ndarray, b: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Both sets about the mean of the second, where sums of squares lose fewest digits."""
+    middle = b.mean(0, dtype=np.float64)
+    return a.astype(np.float64) - middle, b.astype(np.float64) - middle
 
 
 @dataclass(frozen=True)

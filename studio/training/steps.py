@@ -10,6 +10,7 @@ Letters: `a, s` as in sde.py. The distances are those of distances.py.
 from __future__ import annotations
 
 import dataclasses
+import functools
 import math
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -31,6 +32,7 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from studio.training.data import Pictures
+    from studio.training.features import FeatureSpace
 
 #: The tolerances at which samplers without a number of steps are measured.
 TOLERANCES = {"adaptive": (0.3, 0.1, 0.05, 0.02), "rk45": (0.3, 0.1, 0.03, 0.01, 1e-3, 1e-4)}
@@ -213,27 +215,25 @@ def _flat(x: Tensor) -> np.ndarray:
 # -- a model beside real pictures -----------------------------------------------------------------
 
 
-def model(name: str, score: Score, real: Pictures, batch: int = 32) -> Subject:
+def model(
+    name: str, score: Score, real: Pictures, batch: int = 32, space: FeatureSpace | None = None
+) -> Subject:
     """A model's pictures beside real ones: the sliced distance of pixels in [-1, 1], and the Fréchet
-    distance of the 64 features before the last layer of the evaluation's classifier.
+    distance of features: in `space`, or the 64 before the last layer of the evaluation's classifier.
 
     A third of the real pictures trains the classifier (of their classes, seed 0), a third is the
-    reference, and a third says what right pictures get. Raises DataError if there are no classes.
+    reference, and a third says what right pictures get. Raises DataError if there are no classes for
+    the classifier.
     """
-    if not real.classes:
-        raise DataError(
-            "These pictures have no classes, and the distance of features needs them.",
-            "Put the pictures of each class into a folder of its own.",
-        )
     third = len(real) // 3
-    net = evaluation.train_classifier(real.pixels[:third], real.labels[:third], len(real.classes))
+    points = space.of if space else _learned(real, third)
     reference, rest = real.pixels[third : 2 * third], real.pixels[2 * third :]
-    known, flat = evaluation.classifier_features(net, reference), _pixels(reference)
+    known, flat = points(reference), _pixels(reference)
 
     def errors(made: np.ndarray) -> Errors:
         return {
             "sliced": distances.sliced_distance(_pixels(made), flat),
-            "frechet": distances.frechet_distance(evaluation.classifier_features(net, made), known),
+            "frechet": distances.frechet_distance(points(made), known),
         }
 
     def floor(count: int) -> Errors:
@@ -244,6 +244,17 @@ def model(name: str, score: Score, real: Pictures, batch: int = 32) -> Subject:
         return pictures.to_pictures(x, score.value_range)
 
     return Subject(name, score, made, errors, floor, batch)
+
+
+def _learned(real: Pictures, count: int) -> Callable[[np.ndarray], np.ndarray]:
+    """The features that a classifier of the first `count` pictures learns."""
+    if not real.classes:
+        raise DataError(
+            "These pictures have no classes, and features are learned by telling those.",
+            "Put the pictures of each class into a folder of its own, or name a space: --features.",
+        )
+    net = evaluation.train_classifier(real.pixels[:count], real.labels[:count], len(real.classes))
+    return functools.partial(evaluation.classifier_features, net)
 
 
 def _pixels(stack: np.ndarray) -> np.ndarray:
