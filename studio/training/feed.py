@@ -96,13 +96,16 @@ def feed(
     data: Pictures, order: Shuffled, plan: Training, places: range, colours: int, device: str
 ) -> Feed:
     """The feed that suits the pictures and the device."""
-    if data.moves or isinstance(data.pixels, np.memmap) or not _fits(data, device):
+    if data.moves or not data.pixels.flags.writeable or not _fits(data, device):
         return Drawn(data, order, plan, colours, device, places)
     return Held(data, order, plan, colours, device)
 
 
 def _fits(data: Pictures, device: str) -> bool:
-    """Whether the pictures leave a graphics card most of its memory."""
+    """Whether the pictures may be held: not where they are read off a disk as they are needed, nor where
+    a graphics card would lose most of its memory to them."""
+    if isinstance(data.pixels, np.memmap):
+        return False
     if not device.startswith("cuda"):
         return True
     facts = devices.facts(device)

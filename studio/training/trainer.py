@@ -168,14 +168,19 @@ class Trainer:
         """The averaged weights, those of adapters added to the network's own."""
         return adapters.merged(self.ema.shadow)
 
-    def score(self) -> Score:
-        """The averaged model as it is now, for previews."""
+    def network(self) -> nn.Module:
+        """A network of its own with the averaged weights as they are now, to evaluate."""
         from studio.networks.catalog import build
 
         with torch.device("meta"):
             net = build(self.info.network, self.info.options)
-        net.load_state_dict(self.averaged(), assign=True)
-        return score_of(net.to(self.device).eval().requires_grad_(False), self.info, self.device)
+        found = {k: v.detach().clone() for k, v in self.averaged().items()}
+        net.load_state_dict(found, assign=True)
+        return net.to(self.device).eval().requires_grad_(False)
+
+    def score(self) -> Score:
+        """The averaged model as it is now, for previews."""
+        return score_of(self.network(), self.info, self.device)
 
     def save(self) -> Path:
         """Write the run and its model. Each file is replaced as a whole or not at all.
