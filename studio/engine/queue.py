@@ -5,13 +5,16 @@ engine, and the next one when it is told that this one has ended. So the engine'
 more than what was started already, and an order is kept in one place only.
 
 All of it is in one JSON file, written at each change. What was waiting or running when the studio went
-away is *offered* by the next one, and runs only if a person accepts. Used from one thread.
+away is *offered* by the next one, and runs only if a person accepts. What a recipe needs besides itself
+may lie in a file beside it, `given`, which goes when the recipe leaves the queue. Used from one thread.
 """
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
+import re
 import secrets
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -34,6 +37,11 @@ class Waiting:
     recipe: dict[str, Any]
 
 
+def new_id() -> str:
+    """An id for what is put into a queue."""
+    return secrets.token_hex(6)
+
+
 class Queue:
     """Recipes in order. `start` is given the next one; it must see to it that `ended` is called once,
     however the run ends. `problem` says in a sentence what could not be read or written."""
@@ -47,6 +55,11 @@ class Queue:
         self._handing_out = False
         self._closed = False
         self._offered = self._load()
+        self._tidy()
+
+    def given(self, id: str) -> Path:
+        """Where a file lies that the recipe of this id needs; write it before the recipe is put."""
+        return self._path.with_suffix("") / f"{id}.painting"
 
     def waiting(self) -> tuple[Waiting, ...]:
         """What has yet to run, the next one first."""
@@ -62,14 +75,15 @@ class Queue:
 
     # -- verbs --------------------------------------------------------------------------------------
 
-    def put(self, recipe: dict[str, Any], first: bool = False) -> str:
-        """Add a recipe at the end, or before all that wait; it runs at once if nothing does.
+    def put(self, recipe: dict[str, Any], first: bool = False, id: str = "") -> str:
+        """Add a recipe at the end, or before all that wait; it runs at once if nothing does. Its id is a
+        new one if none is given.
 
         Raises SpecError if too many wait already.
         """
         if len(self._waiting) + len(self._offered) >= MOST:
             raise SpecError(f"{MOST} runs are waiting already.", "Drop some, or let them run.")
-        entry = Waiting(secrets.token_hex(6), recipe)
+        entry = Waiting(id or new_id(), recipe)
         self._waiting.insert(0 if first else len(self._waiting), entry)
         self._changed()
         return entry.id
@@ -97,6 +111,7 @@ class Queue:
         """Take out what waits or is offered. What runs is stopped where it runs."""
         self._waiting = [entry for entry in self._waiting if entry.id != id]
         self._offered = [entry for entry in self._offered if entry.id != id]
+        self._let_go(id)
         self._changed()
 
     def accept(self) -> None:
@@ -107,6 +122,8 @@ class Queue:
 
     def decline(self) -> None:
         """Forget what an earlier session left."""
+        for entry in self._offered:
+            self._let_go(entry.id)
         self._offered = []
         self._changed()
 
@@ -114,12 +131,15 @@ class Queue:
         """The run of this one has ended, in whatever way: the next may start."""
         if self.running is not None and self.running.id == id:
             self.running = None
+            self._let_go(id)
             self._changed()
 
     def close(self) -> None:
         """Start nothing more. What waits is kept for the next session; what runs was given up by the
         person who closed the studio, and is not."""
         self._closed = True
+        if self.running is not None:
+            self._let_go(self.running.id)
         self.running = None
         self._changed()
 
@@ -139,6 +159,19 @@ class Queue:
             self._save()
             for changed in self._listeners:
                 changed()
+
+    def _let_go(self, id: str) -> None:
+        """Delete the file of a recipe that has left; if it cannot be, the next session does."""
+        with contextlib.suppress(OSError):
+            self.given(id).unlink(missing_ok=True)
+
+    def _tidy(self) -> None:
+        """Delete files that belong to none: of a studio that went away while it wrote them."""
+        known = {self.given(entry.id) for entry in self._offered}
+        with contextlib.suppress(OSError):
+            for path in self._path.with_suffix("").iterdir():
+                if path not in known:
+                    path.unlink(missing_ok=True)
 
     def _save(self) -> None:
         kept = {
@@ -180,4 +213,6 @@ def _entry(data: Any) -> Waiting:
     id, recipe = data["id"], data["recipe"]
     if not isinstance(id, str) or not isinstance(recipe, dict):
         raise ValueError("it is no recipe")
-    return Waiting(id[:40], recipe)
+    if not re.fullmatch(r"[0-9A-Za-z_-]{1,40}", id):  # it becomes the name of a file
+        raise ValueError("it has no id")
+    return Waiting(id, recipe)

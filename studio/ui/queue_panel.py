@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-from PySide6.QtCore import QEvent, QSize, Qt
+from PySide6.QtCore import QEvent, QSize, Qt, Signal
 from PySide6.QtGui import QDropEvent, QKeyEvent, QKeySequence
 from PySide6.QtWidgets import (
     QAbstractItemView,
@@ -32,7 +32,12 @@ _ROWS = 5  # shown at once
 
 
 class QueuePanel(QWidget):
-    """Hidden while there is nothing to tell. The queue is the only place where the order is kept."""
+    """Hidden while there is nothing to tell. The queue is the only place where the order is kept.
+
+    `stop_requested` asks for the run under way to be stopped.
+    """
+
+    stop_requested = Signal()
 
     def __init__(self, queue: Queue, parent: QWidget) -> None:
         super().__init__(parent)
@@ -79,8 +84,12 @@ class QueuePanel(QWidget):
     def _build(self) -> None:
         self.heading = QLabel()
         self.heading.setProperty("role", "heading")
-        self.jump = self._button("up", self.tr("Jump ahead"), "Ctrl+Home", self.list.jump)
-        self.drop = self._button("close", self.tr("Drop from the queue"), "Del", self.list.drop)
+        self.jump = self._button(
+            "queueJump", "up", self.tr("Jump ahead"), "Ctrl+Home", self.list.jump
+        )
+        self.drop = self._button(
+            "queueDrop", "close", self.tr("Drop from the queue"), "Del", self.list.drop
+        )
         top = QHBoxLayout()
         top.setSpacing(2)
         top.addWidget(self.heading, 1)
@@ -99,22 +108,24 @@ class QueuePanel(QWidget):
         box.addWidget(self._offer())
         box.addWidget(self.problem)
 
-    def _button(self, name: str, text: str, keys: str, verb: Callable[[], Any]) -> QToolButton:
+    def _button(
+        self, name: str, icon: str, text: str, keys: str, verb: Callable[[], Any]
+    ) -> QToolButton:
         button = QToolButton()
-        button.setObjectName("queueJump" if name == "up" else "queueDrop")
-        if name == "up":
+        button.setObjectName(name)
+        if icon == "up":
             button.setText("↑")
         else:
-            button.setIcon(theme.icon(name))
+            button.setIcon(theme.icon(icon))
         button.setAccessibleName(text)
-        button.setToolTip(f"{text} ({keys})")
+        button.setToolTip(f"{text} ({keys})" if keys else text)
         button.clicked.connect(lambda: verb())
         return button
 
     def _running_row(self) -> QWidget:
         self.running_row = QFrame()
         self.running_row.setObjectName("queueRunning")
-        self.running_row.setToolTip(self.tr("What runs now; stop it where it is shown"))
+        self.running_row.setToolTip(self.tr("What runs now"))
         self.icon = QLabel()
         self.running = QLabel()
         self.running.setTextFormat(Qt.TextFormat.PlainText)
@@ -127,6 +138,9 @@ class QueuePanel(QWidget):
         row.setSpacing(6)
         row.addWidget(self.icon)
         row.addWidget(self.running, 1)
+        text = self.tr("Stop the run under way")
+        self.stop = self._button("queueStop", "stop", text, "", self.stop_requested.emit)
+        row.addWidget(self.stop)
         box = QVBoxLayout(self.running_row)
         box.setContentsMargins(4, 2, 4, 2)
         box.setSpacing(3)

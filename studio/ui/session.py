@@ -5,7 +5,7 @@ results and the queue of runs.
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from PySide6.QtCore import QObject, Signal
 
@@ -13,23 +13,30 @@ from studio import spec
 from studio.engine.engine import Engine
 from studio.engine.history import History
 from studio.engine.queue import Queue, Waiting
-from studio.errors import SaveError
+from studio.errors import SaveError, SpecError
 from studio.paths import user_dir
 from studio.settings import Settings
 from studio.weights.shelf import Entry, Shelf
 
+if TYPE_CHECKING:
+    from studio.ui.queue_seat import Seat
+
 
 class Session(QObject):
     """One for each window. Emits `model_changed` with an Entry or None, and what any mode `made` that
-    the history should keep: a Finished and its kind.
+    the history should keep: a Finished and its kind; how far the run that is the queue's has
+    `progressed`, and the StudioError of an entry that was `refused`.
 
-    `run_waiting` starts what the queue hands out; the mode that can run it puts itself there.
+    Modes take seats at the queue, each for a kind of recipe; `summon` builds a mode that is not there
+    yet, for a kind.
     """
 
     model_changed = Signal(object)
     shelf_changed = Signal()
     settings_changed = Signal(object)
     made = Signal(object, str)
+    progressed = Signal(int, int)
+    refused = Signal(object)
 
     def __init__(self, engine: Engine, shelf: Shelf, settings: Settings) -> None:
         super().__init__()
@@ -37,10 +44,30 @@ class Session(QObject):
         self.model: Entry | None = None
         # It opens its files when it is first asked for something, in the I/O lane.
         self.history = History(user_dir() / "history", settings.history_bytes)
-        self.run_waiting: Callable[[Waiting], None] = lambda entry: self.queue.ended(entry.id)
-        self.queue = Queue(user_dir() / "queue.json", lambda entry: self.run_waiting(entry))
+        self._seats: dict[str, Seat] = {}
+        self.summon: Callable[[str], object] = lambda kind: None
+        self.queue = Queue(user_dir() / "queue.json", self._hand_out)
         engine.choose(settings.device, settings.dtype)
         self.choose_model(settings.model)
+
+    def sit(self, kind: str, seat: Seat) -> None:
+        """Give the entries of a kind to this seat."""
+        self._seats[kind] = seat
+
+    def stop_running(self) -> None:
+        """Stop the run that the queue has started."""
+        for seat in self._seats.values():
+            seat.stop()
+
+    def _hand_out(self, entry: Waiting) -> None:
+        kind = str(entry.recipe.get("kind", "sample"))
+        if kind not in self._seats:
+            self.summon(kind)
+        if (seat := self._seats.get(kind)) is not None:
+            seat.take(entry)
+            return
+        self.refused.emit(SpecError(self.tr("A run of this kind cannot wait in the queue.")))
+        self.queue.ended(entry.id)
 
     def choose_model(self, name: str) -> None:
         """Use the model called `name`, else the first that works, else none."""

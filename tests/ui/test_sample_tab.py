@@ -76,8 +76,8 @@ async def run(tab: SampleTab) -> np.ndarray:
 
 def go_to(tab: SampleTab, share: float) -> None:
     """The playhead to a kept moment."""
-    times = tab.timeline.times
-    tab.timeline._scrub(times[int(share * (len(times) - 1))])
+    times = tab.walk.timeline.times
+    tab.walk.timeline._scrub(times[int(share * (len(times) - 1))])
 
 
 async def answer(window: MainWindow, text: str) -> str:
@@ -132,13 +132,13 @@ def test_a_kept_result_is_looked_at_while_another_run_goes_on(with_tab: Any) -> 
         await until(lambda: tab.history.tiles.items)
         long(tab)
         tab.start()
-        await until(lambda: tab._live >= 0 and len(tab.timeline.times) > 3)
+        await until(lambda: tab.walk.live >= 0 and len(tab.walk.timeline.times) > 3)
         tab.history.opened.emit(tab.history.tiles.items[0].id)
         await until(lambda: tab._opened is not None)
-        moments = len(tab.timeline.times)
-        await until(lambda: len(tab.timeline.times) > moments)
+        moments = len(tab.walk.timeline.times)
+        await until(lambda: len(tab.walk.timeline.times) > moments)
         assert (tab.view.picture(0) == made[0]).all()
-        tab._follow()
+        tab.walk.follow()
         assert tab._shown is not None
         tab.runner.stop()
 
@@ -247,17 +247,17 @@ def test_a_branch_shares_its_past_and_comes_again_from_its_recipe(with_tab: Any)
     async def work(window: MainWindow, tab: SampleTab) -> None:
         trunk = await run(tab)
         go_to(tab, 0.5)
-        left = tab.timeline.playhead
+        left = tab.walk.timeline.playhead
         QTest.keyClick(tab, Qt.Key.Key_B)
         await ran(tab)
-        first, branch = tab.tree.nodes
+        first, branch = tab.walk.tree.nodes
         assert branch.parent == first.id
         assert left is not None
         assert branch.log_snr <= left + 1e-6
         assert branch.result is not None
         assert (branch.result.pictures != trunk).any()
-        assert tab.branches.isVisible()
-        assert tab.timeline.times[0] == first.trajectory.frames[0].log_snr
+        assert tab.walk.strip.isVisible()
+        assert tab.walk.timeline.times[0] == first.trajectory.frames[0].log_snr
         tab.open_recipe(branch.result.recipe)
         assert (await run(tab) == branch.result.pictures).all()
         tab.open_recipe(branch.result.recipe)
@@ -273,19 +273,19 @@ def test_the_branch_that_is_clicked_is_looked_at(with_tab: Any) -> None:
         go_to(tab, 0.4)
         tab.branch(temperature=0.8)
         await ran(tab)
-        rows = tab.branches.rows
+        rows = tab.walk.strip.rows
         place = rows.rect().topLeft()
         QTest.mouseClick(rows, Qt.MouseButton.LeftButton, pos=place + place.__class__(40, ROW // 2))
-        assert tab._node == 0
+        assert tab.walk.node == 0
         assert (tab.view.picture(0) == trunk[0]).all()
         assert rows.tree.nodes[1].label == "temperature 0.8"
         rows.setFocus()
         QTest.keyClick(rows, Qt.Key.Key_Down)
-        assert tab._node == 1
+        assert tab.walk.node == 1
         go_to(tab, 0.1)  # before the branch: a branch from here leaves the trunk
-        tab.branch_seed()
+        tab.branching.first()
         await ran(tab)
-        assert tab.tree.nodes[2].parent == 0
+        assert tab.walk.tree.nodes[2].parent == 0
 
     with_tab(work)
 
@@ -297,24 +297,24 @@ def test_a_flow_on_another_seed_says_that_nothing_changes(with_tab: Any) -> None
         tab.panel.sampler.set_value(SAMPLERS["heun"](steps=8))
         trunk = await run(tab)
         go_to(tab, 0.5)
-        tab.branch_seed()
+        tab.branching.first()
         await ran(tab)
         assert any("draws no noise" in text for text in said)
-        assert (tab.tree.nodes[1].result.pictures == trunk).all()
+        assert (tab.walk.tree.nodes[1].result.pictures == trunk).all()
 
     with_tab(work)
 
 
 def test_a_branch_needs_a_moment_and_something_that_is_other(with_tab: Any) -> None:
     async def work(window: MainWindow, tab: SampleTab) -> None:
-        assert not tab.branch_button.isEnabled()
+        assert not tab.walk.branch_button.isEnabled()
         await run(tab)
-        tab.branch_seed()
+        tab.branching.first()
         assert "Go back" in window.status.text()
         go_to(tab, 0.5)
         tab.branch()
         assert "Nothing is other" in tab.errors.text
-        assert len(tab.tree.nodes) == 1
+        assert len(tab.walk.tree.nodes) == 1
 
     with_tab(work)
 
@@ -323,13 +323,13 @@ def test_a_branch_asked_for_during_a_run_comes_after_it_in_its_tree(with_tab: An
     async def work(window: MainWindow, tab: SampleTab) -> None:
         tab.panel.sampler.set_value(SAMPLERS["ancestral"](steps=100))
         tab.start()
-        await until(lambda: len(tab.timeline.times) > 8)
+        await until(lambda: len(tab.walk.timeline.times) > 8)
         go_to(tab, 0.5)
         tab.branch(sampler=SAMPLERS["heun"](steps=4))
         assert len(tab.session.queue.waiting()) == 1
         await ran(tab)
-        assert [n.parent for n in tab.tree.nodes] == [None, 0]
-        assert all(n.result is not None for n in tab.tree.nodes)
+        assert [n.parent for n in tab.walk.tree.nodes] == [None, 0]
+        assert all(n.result is not None for n in tab.walk.tree.nodes)
 
     with_tab(work)
 
@@ -354,20 +354,20 @@ def test_a_run_is_saved_whole_even_from_a_branch(
     async def work(window: MainWindow, tab: SampleTab) -> None:
         await run(tab)
         go_to(tab, 0.5)
-        tab.branch_seed()
+        tab.branching.first()
         await ran(tab)
-        moments = len(tab.timeline.times)
+        moments = len(tab.walk.timeline.times)
         tab.save(kind)
         await until(path.exists)
         await until(lambda: str(path) in window.status.text())
         if kind == "trajectory":
             window.open_path(path)
-            await until(lambda: tab.tree.nodes[0].label == "c")
-            assert len(tab.timeline.times) == moments
+            await until(lambda: tab.walk.tree.nodes[0].label == "c")
+            assert len(tab.walk.timeline.times) == moments
             go_to(tab, 0.9)
-            tab.branch_seed()
+            tab.branching.first()
             await ran(tab)
-            assert len(tab.tree.nodes) == 2
+            assert len(tab.walk.tree.nodes) == 2
 
     with_tab(work)
 
@@ -407,14 +407,14 @@ def test_a_file_of_a_run_that_is_damaged_is_refused_in_a_sentence(
 
 def test_how_much_of_the_run_is_kept_is_told(with_tab: Any) -> None:
     async def work(window: MainWindow, tab: SampleTab) -> None:
-        assert not tab.kept.isVisible()
+        assert not tab.walk.kept.isVisible()
         await run(tab)
-        assert " of " in tab.kept.text()
-        assert "moments" in tab.kept.toolTip()
-        tab.playback.play_or_stop()
-        assert tab.playback.playing
-        await until(lambda: tab.timeline.playhead is not None)
+        assert " of " in tab.walk.kept.text()
+        assert "moments" in tab.walk.kept.toolTip()
+        tab.walk.playback.play_or_stop()
+        assert tab.walk.playback.playing
+        await until(lambda: tab.walk.timeline.playhead is not None)
         tab._escape()
-        assert not tab.playback.playing
+        assert not tab.walk.playback.playing
 
     with_tab(work)

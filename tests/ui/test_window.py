@@ -171,13 +171,13 @@ def test_scrubbing_looks_back_while_the_run_goes_on(with_window: Any) -> None:
     async def work(window: MainWindow) -> None:
         tab = sample(window)
         await begun(tab, steps=400)
-        await until(lambda: len(tab.timeline.times) > 10)
-        past = tab.timeline.times[3]
-        tab.timeline.scrubbed.emit(past)
+        await until(lambda: len(tab.walk.timeline.times) > 10)
+        past = tab.walk.timeline.times[3]
+        tab.walk.timeline.scrubbed.emit(past)
         assert tab._shown.log_snr == past
         await until(lambda: not tab.runner.busy)
         assert tab._shown.log_snr == past
-        tab.timeline.live_requested.emit()
+        tab.walk.timeline.live_requested.emit()
         assert tab._shown.log_snr > past
 
     with_window(work)
@@ -187,7 +187,7 @@ def test_all_four_views_show_the_same_moment(with_window: Any) -> None:
     async def work(window: MainWindow) -> None:
         tab = sample(window)
         await one_run(tab)
-        tab.timeline.scrubbed.emit(tab.timeline.times[8])
+        tab.walk.timeline.scrubbed.emit(tab.walk.timeline.times[8])
         for name in ("x", "denoised", "score", "change"):
             part(tab, QPushButton, f"view_{name}").click()
             assert (tab.view.picture(0) == tab._shown.view(name)[0]).all()

@@ -2,36 +2,33 @@
 
 from __future__ import annotations
 
-import random
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 from PySide6.QtCore import QPoint, Qt, Signal
 from PySide6.QtGui import QKeySequence, QShortcut
 from PySide6.QtWidgets import (
     QButtonGroup,
     QHBoxLayout,
-    QLabel,
     QMenu,
     QPushButton,
-    QToolButton,
     QVBoxLayout,
     QWidget,
 )
 
 from studio import spec
-from studio.engine.branch import Branch, Tree, branched
+from studio.engine.branch import Branch, Node, Tree, branched
 from studio.engine.engine import Job
 from studio.engine.events import Begun, Done, Event, Finished, Metric, Note, Picture, Progress
 from studio.engine.jobs import SampleJob
 from studio.engine.queue import Waiting
 from studio.engine.trajectory import Frame, Trajectory
 from studio.errors import SpecError, StudioError
-from studio.ui.branches import BranchStrip
-from studio.ui.compare.playback import Playback
+from studio.ui.branch_menu import BranchMenu, branch_label
 from studio.ui.dialogs import ask
 from studio.ui.errands import Errands
 from studio.ui.history_panel import HistoryPanel
@@ -40,13 +37,13 @@ from studio.ui.keeping import Keeping, Shown
 from studio.ui.opening import REPLAY, TRAJECTORY, Offer, OpenReplay
 from studio.ui.page import columns, controls, menu_button
 from studio.ui.picture_view import PictureView
+from studio.ui.queue_seat import Seat
 from studio.ui.recipe_panel import RecipePanel, differences, summary
 from studio.ui.run_bar import RunBar
 from studio.ui.runner import Runner, spawn
 from studio.ui.session import Session
 from studio.ui.tabs import Tab
-from studio.ui.timeline import Timeline
-from studio.weights.listing import as_size
+from studio.ui.walk import Walk
 
 
 @dataclass(frozen=True, eq=False)
@@ -61,10 +58,12 @@ class _Plan:
 
 
 class SampleTab(Tab):
-    """`race_requested` carries the recipe of a race of kept results, for the mode that runs races."""
+    """`race_requested` carries the recipe of a race of kept results, for the mode that runs races;
+    `paint_requested` a PaintJob and a name, for the canvas."""
 
     title = "Sample"
     race_requested = Signal(object)
+    paint_requested = Signal(object, str)
 
     def __init__(self, session: Session) -> None:
         super().__init__(session)
@@ -72,34 +71,22 @@ class SampleTab(Tab):
         self.panel = RecipePanel()
         self.view = PictureView()
         self.view.setObjectName("sampleView")
-        self.timeline = Timeline()
-        self.timeline.setObjectName("timeline")
-        self.playback = Playback(self.timeline)
-        self.branches = BranchStrip(self.timeline.x_of)
+        self.branching = BranchMenu(self.panel, self)
+        self.walk = Walk(self.branching.button(), self._thumbnail, lambda: self.runner.busy)
         self.inspector = Inspector()
         self.history = HistoryPanel(session.engine, session.history, session.queue)
         self.errands = Errands(session.engine)
         self.keeping = Keeping(session.engine, self, self._on_screen)
         self.replays = Runner(session.engine, self._replay_read)
-        self.tree = Tree()
-        self._node = -1  # the run that is looked at
-        self._live = -1  # the run under way
-        self._opened: Finished | None = None  # a kept result that is looked at instead
+        self._opened: Finished | None = None  # a kept result that is looked at instead of a run
         self._shown: Frame | None = None
-        self._following = True
-        self._thumbnails = 0  # frames of the run looked at that the timeline already has
-        self._plans: dict[str, _Plan] = {}  # of what waits in the queue, by id
-        self._new: _Plan | None = None  # on its way into the queue
         self._plan: _Plan | None = None  # what runs
-        self._entry = ""  # its id in the queue
         self._branches: tuple[Branch, ...] = ()  # of a restored recipe, until something is changed
-        session.run_waiting = self.run_recipe
         self._build()
         self._connect()
         self.panel.set_model(session.model)
         self._empty()
         self._state("idle")
-        self._tell_kept()
 
     # -- layout -------------------------------------------------------------------------------------
 
@@ -155,48 +142,8 @@ class SampleTab(Tab):
         box.setSpacing(8)
         box.addLayout(bar)
         box.addWidget(self.view, 1)
-        box.addWidget(self.timeline)
-        box.addWidget(self.branches)
-        box.addLayout(self._transport())
+        box.addWidget(self.walk)
         return centre
-
-    def _transport(self) -> QHBoxLayout:
-        """Below the timeline: play what is kept, how much that is, and branch."""
-        self.told = self.playback.told
-        self.kept = QLabel()
-        self.kept.setObjectName("kept")
-        self.kept.setProperty("role", "muted")
-        self.branch_button = menu_button("branch", self.tr("Branch"), self._branch_menu())
-        self.branch_button.setPopupMode(QToolButton.ToolButtonPopupMode.MenuButtonPopup)
-        self.branch_button.setAccessibleName(self.tr("Branch here"))
-        self.branch_button.setToolTip(
-            self.tr("From the playhead on with another seed (B); more in the menu")
-        )
-        self.branch_button.clicked.connect(self.branch_seed)
-        row = QHBoxLayout()
-        row.setSpacing(8)
-        row.addWidget(self.playback, 1)
-        row.addWidget(self.kept)
-        row.addWidget(self.branch_button)
-        return row
-
-    def _branch_menu(self) -> QMenu:
-        menu = QMenu(self)
-        menu.setObjectName("branchMenu")
-        seed = menu.addAction(self.tr("On another seed"), self.branch_seed)
-        seed.setObjectName("branch_seed")
-        sampler = menu.addAction(self.tr("With the sampler set now"))
-        sampler.setObjectName("branch_sampler")
-        sampler.triggered.connect(lambda: self.branch(sampler=self.panel.sampler.value()))
-        guided = menu.addAction(self.tr("With the class and guidance set now"), self._branch_guided)
-        guided.setObjectName("branch_class")
-        cooler = menu.addMenu(self.tr("At temperature"))
-        for degree in (0.6, 0.7, 0.8, 0.9, 1.0, 1.05):
-            action = cooler.addAction(f"{degree:g}")
-            action.setObjectName(f"branch_temperature_{degree:g}")
-            action.triggered.connect(lambda _=False, d=degree: self.branch(temperature=d))
-        menu.aboutToShow.connect(lambda: guided.setVisible(self.panel.classes.isEnabled()))
-        return menu
 
     def _right(self) -> QWidget:
         side = QWidget()
@@ -212,10 +159,10 @@ class SampleTab(Tab):
 
     def _connect(self) -> None:
         self.views.idClicked.connect(lambda _: self._redraw())
-        self.timeline.scrubbed.connect(self._scrubbed)
-        self.timeline.live_requested.connect(self._follow)
-        self.playback.moved.connect(self._scrub)
-        self.branches.chosen.connect(self.look_at)
+        self.branching.wanted.connect(lambda changes: self.branch(**changes))
+        self.branching.failed.connect(self._failed)
+        self.walk.shown.connect(self._show)
+        self.walk.looked.connect(self._looked)
         self.queue_button.clicked.connect(lambda: self.add_to_queue())
         self.history.opened.connect(self._open_result)
         self.history.recipe_requested.connect(self._restore_result)
@@ -224,10 +171,16 @@ class SampleTab(Tab):
         self.history.bound_changed.connect(lambda b: self.session.remember(history_bytes=b))
         self.history.bug.connect(self.bug)
         self.session.made.connect(self.history.add)
+        if (queue := self.history.queue) is not None:
+            self.session.progressed.connect(queue.set_progress)
+            queue.stop_requested.connect(self.session.stop_running)
         self.panel.changed.connect(self._forget_branches)
         self.view.context_menu_requested.connect(self._picture_menu)
         self.runner.state_changed.connect(self._state)
-        self.runner.failed.connect(self._failed)
+        # After that: what is next in the queue begins when all is told of what has ended.
+        self.seat = Seat(self.session, "sample", self.runner, self._begin_plan)
+        for source in (self.runner.failed, self.seat.failed, self.session.refused):
+            source.connect(self._failed)
         self.keeping.said.connect(self.status)
         self.errands.failed.connect(self._failed)
         self.errands.bug.connect(self.bug)
@@ -238,8 +191,8 @@ class SampleTab(Tab):
         for key, verb in (
             ("Escape", self._escape),
             ("X", self._next_view),
-            ("B", self.branch_seed),
-            ("L", self.playback.play_or_stop),
+            ("B", self.branching.first),
+            ("L", self.walk.playback.play_or_stop),
             ("Q", self.add_to_queue),
             ("Ctrl+Shift+Return", lambda: self.add_to_queue(first=True)),
         ):
@@ -265,17 +218,20 @@ class SampleTab(Tab):
         if self.run_button.isEnabled():
             self._attempt(lambda: self._put(_plan_of(self.job()), first))
 
-    def branch_seed(self) -> None:
-        """From the playhead on with other noise."""
-        self.branch(seed=random.randrange(2**32))
-
     def branch(self, **changes: Any) -> None:
         """From the playhead on with other settings, the fields of a Branch."""
-        moment = self._moment()
+        moment = self.walk.moment(self._shown)
         if moment is None:
             self.status.emit(self.tr("Go back on the timeline to the moment to branch at"))
         else:
             self._attempt(lambda: self._put(self._branch_plan(moment, changes), first=True))
+
+    def _branch_plan(self, moment: float, changes: dict[str, Any]) -> _Plan:
+        node = self.walk.stem(moment)
+        assert node.trajectory is not None
+        job = branched(node.trajectory, moment, **changes)
+        label = branch_label(changes)
+        return _Plan(job, self.walk.tree, label, node.id, job.state.log_snr)
 
     def run_or_stop(self) -> None:
         self.verbs.run_or_stop()
@@ -319,38 +275,22 @@ class SampleTab(Tab):
     def _put(self, plan: _Plan, first: bool) -> None:
         """Hand a run to the queue, which starts it at once if nothing is under way."""
         job = plan.job if isinstance(plan.job, SampleJob) else plan.job.recipe  # type: ignore[attr-defined]
-        self._new = plan
-        id = self.session.queue.put(spec.to_dict(job), first)
-        if self._new is not None:
-            self._plans[id], self._new = self._new, None
+        if not self.seat.put(spec.to_dict(job), plan, first):
             self.status.emit(
                 self.tr("In the queue: {run}").format(run=plan.label)
                 if plan.parent is None
                 else self.tr("In the queue: the branch runs when the run under way has ended")
             )
 
-    def run_recipe(self, entry: Waiting) -> None:
-        """Start what the queue hands out. The queue hears once of its end, whichever way it ends."""
-        plan = self._plans.pop(entry.id, None) or self._new
-        self._new, self._entry = None, entry.id
-        try:
-            if plan is None:
-                if entry.recipe.get("kind", "sample") != "sample":
-                    raise SpecError("Only runs that sample from noise can wait in the queue.")
-                job = spec.from_dict(SampleJob, entry.recipe)
-                spec.check(job)
-                plan = _plan_of(job)
-        except StudioError as error:
-            self._failed(error)
-            self._ended()
-            return
-        self._plan, self._live = plan, -1
-        self.runner.start(lambda: plan.job)
-
-    def _ended(self) -> None:
-        if self._entry:
-            id, self._entry = self._entry, ""
-            self.session.queue.ended(id)
+    def _begin_plan(self, entry: Waiting, plan: _Plan | None) -> Job:
+        """What the queue hands out. Raises StudioError if it cannot run."""
+        if plan is None:
+            job = spec.from_dict(SampleJob, entry.recipe)
+            spec.check(job)
+            plan = _plan_of(job)
+        self._plan = plan
+        self.walk.await_run()
+        return plan.job
 
     # -- events -------------------------------------------------------------------------------------
 
@@ -359,7 +299,7 @@ class SampleTab(Tab):
             case Begun():
                 self._begin(event.trajectory)
             case Picture():
-                self._picture(event.frame)
+                self.walk.show_live(event.frame)
             case Progress():
                 self._progress(event)
             case Metric():
@@ -375,54 +315,23 @@ class SampleTab(Tab):
     def _begin(self, trajectory: Trajectory) -> None:
         plan = self._plan
         assert plan is not None
-        self.playback.stop()
-        if self._live < 0:
-            self.tree = plan.tree
-            node = self.tree.add(plan.label, trajectory, plan.parent, plan.log_snr)
-            self._live = node.id
-        else:  # what did not fit into memory at once goes on in parts
-            self.tree.update(self._live, trajectory=trajectory)
-        self._node, self._following, self._opened = self._live, True, None
-        self._lay_out_time()
-        self.told.clear()
+        self._opened = None
+        self.walk.begin(trajectory, plan.tree, plan.label, plan.parent, plan.log_snr)
         self.inspector.clear()
         self.status.emit(self.tr("Sampling"))
 
     def _progress(self, event: Progress) -> None:
         self.inspector.progress(event)
-        if self._looks_live:
+        if self.walk.looks_live:
             self.view.set_hud(self._hud(event))
-        if self.session.queue.running is not None and self.history.queue is not None:
-            self.history.queue.set_progress(event.step, event.total)
+        self.seat.tell(event.step, event.total)
 
-    def _picture(self, frame: Frame) -> None:
-        if self._node == self._live:
-            self.timeline.set_live(frame.log_snr)
-            self._add_thumbnails()
-        if self._looks_live:
-            self._show(frame)
-        self._show_tree()
-        self._tell_kept()
-
-    def _add_thumbnails(self) -> None:
-        frames = self._trajectory.frames if self._trajectory else []
-        self._thumbnails = min(self._thumbnails, len(frames))  # a full budget thins the frames
-        for frame in frames[self._thumbnails :]:
-            self._add_thumbnail(frame)
-        self._thumbnails = len(frames)
-
-    def _add_thumbnail(self, frame: Frame) -> None:
-        picture = min(self.view.solo or 0, len(frame.denoised) - 1)
-        self.timeline.add(frame.log_snr, frame.denoised[picture])
+    def _thumbnail(self, frame: Frame) -> np.ndarray:
+        return frame.denoised[min(self.view.solo or 0, len(frame.denoised) - 1)]
 
     def _finished(self, event: Finished) -> None:
-        if self._live >= 0:
-            self.tree.update(self._live, result=event, thumbnail=event.pictures[0])
+        self.walk.finish(event, event.pictures[0])
         self.history.add(event)
-        if self._node == self._live:
-            self._add_thumbnails()
-        self._show_tree()
-        self._tell_kept()
         self.status.emit(
             self.tr("{calls} network calls in {seconds:.1f} s").format(
                 seconds=event.seconds, calls=event.calls
@@ -448,26 +357,14 @@ class SampleTab(Tab):
     # -- looking ------------------------------------------------------------------------------------
 
     @property
-    def _trajectory(self) -> Trajectory | None:
-        """What is kept of the run that is looked at."""
-        there = 0 <= self._node < len(self.tree.nodes)
-        return self.tree.nodes[self._node].trajectory if there else None
-
-    @property
     def result(self) -> Finished | None:
         """What is looked at, if it came to its end."""
-        if self._opened is not None:
-            return self._opened
-        there = 0 <= self._node < len(self.tree.nodes)
-        return self.tree.nodes[self._node].result if there else None
+        return self.walk.result if self._opened is None else self._opened
 
-    @property
-    def _looks_live(self) -> bool:
-        return self._following and self._node == self._live and self._opened is None
-
-    def _show(self, frame: Frame) -> None:
-        self._shown = frame
-        self._redraw()
+    def _show(self, frame: Frame | None) -> None:
+        if frame is not None:
+            self._shown, self._opened = frame, None
+            self._redraw()
 
     def _redraw(self) -> None:
         if self._shown is not None:
@@ -480,107 +377,16 @@ class SampleTab(Tab):
         self.views.button((self.views.checkedId() + 1) % 4).setChecked(True)
         self._redraw()
 
-    def _scrubbed(self, log_snr: float) -> None:
-        """A person has taken the playhead."""
-        self.playback.stop()
-        self._scrub(log_snr)
-
-    def _scrub(self, log_snr: float) -> None:
-        frame = self.tree.nearest(self._node, log_snr) if self._trajectory else None
-        if frame is not None:
-            self._following, self._opened = False, None
-            self.timeline.set_playhead(frame.log_snr)
-            self.told.setText(self.tr("step {step}").format(step=frame.step))
-            self._show(frame)
-
-    def _follow(self) -> None:
-        """Back to the live head."""
-        self.playback.stop()
-        self._following, self._opened = True, None
-        self.timeline.set_playhead(None)
-        self.told.clear()
-        if self._trajectory and self._trajectory.frames:
-            self._show(self._trajectory.frames[-1])
-
-    def look_at(self, id: int) -> None:
-        """Look at another run of the tree."""
-        if not 0 <= id < len(self.tree.nodes):
-            return
-        playhead = None if id == self._live and self.runner.busy else self.timeline.playhead
-        self._node = id
-        self._lay_out_time()
-        self._follow()
-        self.view.set_hud(self.tree.nodes[id].label)
-        if playhead is not None:
-            self._scrub(playhead)
-        self.status.emit(self.tree.nodes[id].label)
-
-    def _lay_out_time(self) -> None:
-        """The timeline shows the whole way of the run that is looked at, from noise on."""
-        trajectory = self._trajectory
-        if trajectory is None:
-            self.timeline.clear()
-            return
-        self.timeline.begin(trajectory.low, trajectory.high)
-        frames = self.tree.frames(self._node)
-        for frame in frames:
-            self._add_thumbnail(frame)
-        self._thumbnails = len(trajectory.frames)
-        if frames:
-            self.timeline.set_live(frames[-1].log_snr)
-        self._show_tree()
-        self._tell_kept()
-
-    def _show_tree(self) -> None:
-        self.branches.show_tree(self.tree, self._node)
-
-    def _tell_kept(self) -> None:
-        """How much is kept of the run that is looked at, and of what it may take."""
-        trajectory = self._trajectory
-        self.kept.setVisible(trajectory is not None)
-        self.branch_button.setEnabled(trajectory is not None)
-        if trajectory is None:
-            return
-        used, budget = as_size(trajectory.bytes), as_size(trajectory.budget)
-        text = self.tr("{used} of {budget} kept").format(used=used, budget=budget)
-        if trajectory.spilled:
-            text += self.tr(" · {size} on disk").format(size=as_size(trajectory.spilled))
-        self.kept.setText(text)
-        count = len(trajectory.frames), len(trajectory.states)
-        told = self.tr("{0} moments and {1} exact states of this run").format(*count)
-        self.kept.setToolTip(f"{told}\n{trajectory.trouble}".strip())
-
-    def _moment(self) -> float | None:
-        """Where a branch leaves: at the playhead, or where a run under way is now."""
-        if self._trajectory is None or self._opened is not None:
-            return None
-        if self.timeline.playhead is not None:
-            return self.timeline.playhead
-        live = self.runner.busy and self._node == self._live
-        return self._shown.log_snr if live and self._shown is not None else None
-
-    def _branch_plan(self, moment: float, changes: dict[str, Any]) -> _Plan:
-        """A branch of the run looked at, or of the one that it shares this moment with."""
-        way = [node for node in reversed(self.tree.past(self._node)) if node.trajectory]
-        kept = [n for n in way if n.trajectory and n.trajectory.state_before(moment)]
-        node = (kept or way)[0]
-        assert node.trajectory is not None
-        job = branched(node.trajectory, moment, **changes)
-        return _Plan(job, self.tree, _branch_label(changes), node.id, job.state.log_snr)
-
-    def _branch_guided(self) -> None:
-        try:
-            job = self.panel.job()
-        except StudioError as error:
-            self._failed(error)
-            return
-        self.branch(classes=job.classes, guidance=job.guidance)
+    def _looked(self, node: Node) -> None:
+        """Another run of the tree is looked at."""
+        self.view.set_hud(node.label)
+        self.status.emit(node.label)
 
     def _escape(self) -> None:
         if self.view.solo is not None:
             self.view.solo = None
-        elif self.playback.playing:
-            self.playback.stop()
+        elif self.walk.playback.playing:
+            self.walk.playback.stop()
         else:
             self.runner.stop()
 
@@ -594,16 +400,8 @@ class SampleTab(Tab):
         self.queue_button.setVisible(state != "idle")
         if told := self.verbs.told(state):
             self.status.emit(told)
-        if state == "idle" and self._shown is not None and not self.view_finished:
+        if state == "idle" and self._shown is not None and not self.walk.finished:
             self.status.emit(self.tr("Stopped; what was reached stays on the timeline"))
-        if state == "idle":
-            self._ended()
-
-    @property
-    def view_finished(self) -> bool:
-        """Whether the run on screen came to its end."""
-        frames = self._trajectory.frames if self._trajectory else []
-        return bool(frames) and frames[-1].log_snr >= self._trajectory.high  # type: ignore[union-attr]
 
     def _failed(self, error: StudioError) -> None:
         self.view.set_hud("")
@@ -627,16 +425,13 @@ class SampleTab(Tab):
 
     def _show_result(self, result: Finished) -> None:
         """Look at a kept result; what runs goes on, and is a click on "live" away."""
-        self.playback.stop()
-        self._opened, self._shown, self._following = result, None, False
-        if not self.runner.busy:
-            self.tree, self._node, self._live = Tree(), -1, -1
-            self._lay_out_time()
-            self._show_tree()
-            self._tell_kept()
+        self._opened, self._shown = result, None
+        if self.runner.busy:
+            self.walk.set_aside()
+        else:
+            self.walk.clear()
         self.view.set_pictures(result.pictures)
         self.view.set_hud("")
-        self.told.clear()
 
     def _restore_result(self, id: str) -> None:
         self.errands.only(partial(self.session.history.recipe, id), self._restore)
@@ -672,17 +467,8 @@ class SampleTab(Tab):
     # -- keeping ------------------------------------------------------------------------------------
 
     def _on_screen(self) -> Shown:
-        return Shown(self.result, self._whole_way(), self._view_name(), self.view.solo or 0)
-
-    def _whole_way(self) -> Trajectory | None:
-        """The run that is looked at with the past it shares, as one trajectory."""
-        own = None if self._opened is not None else self._trajectory
-        if own is None or self.tree.nodes[self._node].parent is None:
-            return own
-        whole = Trajectory(own.low, own.high)
-        whole.frames, whole.states = self.tree.frames(self._node), own.states[:]
-        whole.recipe = own.recipe
-        return whole
+        way = self.walk.whole_way()
+        return Shown(self.result, way, self._view_name(), self.view.solo or 0)
 
     def save(self, kind: str) -> None:
         """Ask where, and save what is on screen, by a `kind` of ExportJob."""
@@ -726,12 +512,8 @@ class SampleTab(Tab):
         if self.runner.busy:
             self.status.emit(self.tr("Open it again when the run under way has ended"))
             return
-        self.tree, self._live = Tree(), -1
-        result = _result_of(trajectory)
         picture = trajectory.frames[-1].denoised[0]
-        node = self.tree.add(name, trajectory)
-        self.tree.update(node.id, result=result, thumbnail=picture)
-        self.look_at(node.id)
+        self.walk.open(trajectory, name, _result_of(trajectory), picture)
         self.inspector.clear()
         self.status.emit(self.tr("Opened {name}: drag along the timeline").format(name=name))
 
@@ -776,19 +558,6 @@ def _plan_of_replay(offer: Offer) -> _Plan:
 
     job = offer.replay.job()
     return replace(_plan_of(job), job=RunReplay(offer.replay, job))
-
-
-def _branch_label(changes: dict[str, Any]) -> str:
-    """What is other on a branch, in words."""
-    words = []
-    for name, value in changes.items():
-        if name == "sampler":
-            words.append(spec.title(type(value)))
-        elif name == "classes":
-            words.append(value or "any class")
-        else:
-            words.append(f"{name} {value:g}" if isinstance(value, float) else f"{name} {value}")
-    return " · ".join(words)
 
 
 def _kept(history: Any, id: str) -> Finished:
