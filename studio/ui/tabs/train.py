@@ -43,7 +43,7 @@ from studio.errors import SpecError, StudioError
 from studio.training.check import Checked
 from studio.ui.dialogs import ask
 from studio.ui.errands import Errands
-from studio.ui.page import columns, controls, stacked
+from studio.ui.page import columns, scrolled, stacked
 from studio.ui.runner import Runner, spawn
 from studio.ui.session import Session
 from studio.ui.tabs import Tab
@@ -147,9 +147,16 @@ class TrainTab(Tab):
     def _right(self) -> QWidget:
         self.side = QStackedWidget()
         for part in (stacked(self.plan), stacked(self.facts, self.result)):
-            self.side.addWidget(part)
-        side = controls(self.side, self.card, self.errors, self.bar, least=270, most=380)
-        side.layout().setContentsMargins(8, 12, 12, 12)
+            self.side.addWidget(scrolled(part))
+        side = QWidget()
+        side.setMinimumWidth(270)
+        side.setMaximumWidth(380)
+        box = QVBoxLayout(side)
+        box.setContentsMargins(8, 12, 12, 12)
+        box.setSpacing(8)
+        box.addWidget(self.side, 1)
+        for widget in (self.card, self.errors, self.bar):
+            box.addWidget(widget)
         return side
 
     def _connect(self) -> None:
@@ -166,7 +173,9 @@ class TrainTab(Tab):
         self.bar.check_requested.connect(self.check_or_stop)
         self.bar.run_requested.connect(self.run_or_stop)
         self.bar.pause_requested.connect(self.pause_or_go)
-        self.bar.sample_requested.connect(lambda: self._send(SampleNow(), self.tr("Drawing samples")))
+        self.bar.sample_requested.connect(
+            lambda: self._send(SampleNow(), self.tr("Drawing samples"))
+        )
         self.bar.save_requested.connect(lambda: self._send(SaveNow(), self.tr("Saving")))
         self.bar.discard_requested.connect(self.ask_discard)
         self.runner.state_changed.connect(self._state)
@@ -285,7 +294,7 @@ class TrainTab(Tab):
         )
 
     def _plan_changed(self) -> None:
-        self.folder.set_size(self.plan.size)
+        self.folder.set_size(self.plan.side)
         self._show_state()
         self._show_card()
 
@@ -345,7 +354,7 @@ class TrainTab(Tab):
         except StudioError as error:
             self._failed(error)
             return
-        self._begin(job, Record(job.out, total=job.plan.steps))
+        self._begin(job, Record(job.out, self._about(job), total=job.plan.steps))
 
     def go_on(self, run: RunFound) -> None:
         """Train on from where an earlier run stopped."""
@@ -361,7 +370,7 @@ class TrainTab(Tab):
         job, sheets = kept
         if self.runner.busy:
             return
-        record = Record(run.name, step=run.step, total=job.plan.steps)
+        record = Record(run.name, self._about(job), step=run.step, total=job.plan.steps)
         record.add_sheets(sheets)
         record.notes.append(self.tr("Goes on from step {0}").format(words.count(run.step)))
         if Path(job.data).is_dir():
@@ -382,6 +391,17 @@ class TrainTab(Tab):
         self.show_view(_TRAINING)
         self.runner.start(lambda: job)
         self._tell()
+
+    def _about(self, job: TrainJob) -> str:
+        """A plan in a line."""
+        start = self.tr("from {0}").format(job.plan.start) if job.plan.start else ""
+        parts = (
+            Path(job.data).stem,
+            start or self.tr("from scratch"),
+            self.tr("{0} a step").format(job.plan.batch),
+            self.tr("rate {0}").format(words.short(job.plan.rate)),
+        )
+        return " · ".join(parts)
 
     def pause_or_go(self) -> None:
         """Hold the training where it is, with the model in memory; or let it go on."""
@@ -518,7 +538,9 @@ class TrainTab(Tab):
     def _run_ended(self) -> None:
         """The run is over, whichever way."""
         if self._discarding and not self._failing:
-            self.status.emit(self.tr("Discarded: nothing of “{0}” was kept").format(self.record.name))
+            self.status.emit(
+                self.tr("Discarded: nothing of “{0}” was kept").format(self.record.name)
+            )
             self.record = Record()
             self.live.begin(self.record)
             self.show_view(_PICTURES)

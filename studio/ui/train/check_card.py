@@ -55,8 +55,11 @@ class CheckCard(QFrame):
         self.warnings.setTextFormat(Qt.TextFormat.PlainText)
         self.sigma = QPushButton()
         self.sigma.setObjectName("useSigma")
+        self.sigma.setAccessibleName(self.tr("Use the suggested σ max"))
         self.sigma.setToolTip(
-            self.tr("The largest distance between two of the pictures: noise this strong hides them")
+            self.tr(
+                "The largest distance between two of the pictures: noise this strong hides them"
+            )
         )
         self.sigma.clicked.connect(lambda: self.sigma_wanted.emit(self._sigma))
         below = QHBoxLayout()
@@ -73,7 +76,11 @@ class CheckCard(QFrame):
 
     def _told(self) -> tuple[tuple[str, str, str], ...]:
         return (
-            ("time", self.tr("Whole run"), self.tr("Steps times what one took; samples come on top")),
+            (
+                "time",
+                self.tr("Whole run"),
+                self.tr("Steps times what one took; samples come on top"),
+            ),
             ("step", self.tr("A step"), self.tr("Measured just now, on the device in use")),
             ("memory", self.tr("Memory"), self.tr("At its peak, and what was free before")),
             ("disk", self.tr("Disk"), self.tr("What the run will fill, and what is free")),
@@ -85,9 +92,7 @@ class CheckCard(QFrame):
         shown = {
             "time": words.duration(checked.seconds),
             "step": self.tr("{0} s").format(words.short(checked.seconds_per_step)),
-            "memory": of.format(
-                used=as_size(checked.memory), free=as_size(checked.memory_free)
-            ),
+            "memory": of.format(used=as_size(checked.memory), free=as_size(checked.memory_free)),
             "disk": of.format(used=as_size(checked.disk), free=as_size(checked.disk_free)),
             "trained": _share(checked.trained, checked.parameters),
         }
@@ -114,7 +119,7 @@ class CheckCard(QFrame):
             self.tr("Checked before the plan changed") if stale else self.tr("Checked: this works")
         )
         if not stale and self.warnings.text():
-            self.title.setText(self.tr("Checked: it runs, but"))
+            self.title.setText(self.tr("Checked: it runs. Mind this:"))
         for value in self._rows.values():
             value.setEnabled(not stale)
 
@@ -123,6 +128,8 @@ def _share(trained: int, parameters: int) -> str:
     def millions(number: int) -> str:
         return f"{number / 1e6:.3g} M" if number >= 100_000 else words.count(number)
 
-    return millions(trained) if trained == parameters else (
-        f"{millions(trained)} / {millions(parameters)}"
+    return (
+        millions(trained)
+        if trained == parameters
+        else (f"{millions(trained)} / {millions(parameters)}")
     )

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections import Counter, defaultdict
 from collections.abc import Iterable
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 
 from PySide6.QtCore import QObject, Signal
 
@@ -48,7 +48,7 @@ class Collection(QObject):
             self.excluded, self.crops = set(), {}
         self.folder = folder
         self.files, self._at = [], {}
-        self._places = {name: [] for name in ("all", "error", "extreme", "other")}
+        self._places = {name: [] for name in ("all", "image", "error", "extreme", "other")}
         self._twins.clear()
         self._small.clear()
         self.classes.clear()
@@ -71,9 +71,10 @@ class Collection(QObject):
         self.grown.emit()
 
     def _sort_in(self, place: int, file: File) -> None:
+        self._places["image"].append(place)
         self._small[min(file.size)] += 1
-        parts = PurePosixPath(file.path).parts
-        self.classes[parts[0] if len(parts) > 1 else ""] += 1
+        head, inside, _ = file.path.partition("/")
+        self.classes[head if inside else ""] += 1
         if "extreme" in file.flags:
             self._places["extreme"].append(place)
         if file.twin:
@@ -90,7 +91,7 @@ class Collection(QObject):
     @property
     def pictures(self) -> int:
         """How many files are pictures that can be read."""
-        return len(self._places.get("all", ())) - len(self._places.get("error", ()))
+        return len(self._places.get("image", ()))
 
     # -- groups -------------------------------------------------------------------------------------
 
@@ -98,14 +99,21 @@ class Collection(QObject):
         """The places in `files` of a group, in the order of the folder; twins stand together."""
         if group == "twins":
             return [place for places in self._twins.values() for place in places]
-        everything = self._places.get("all", [])
-        if group == "small":
-            return [p for p in everything if self.is_small(self.files[p])]
-        if group in ("used", "left out"):
-            wanted = group == "used"
-            images = (p for p in everything if self.files[p].result == "image")
-            return [p for p in images if self.is_used(self.files[p]) == wanted]
+        # In one breath each, without calls: there may be a hundred thousand.
+        files, images = self.files, self._places.get("image", [])
+        gone, keep, size = self.excluded, self._keep_twins, self._size
+        match group:
+            case "small":
+                return [p for p in images if min(files[p].size) < size]
+            case "used":
+                return [p for p in images if _used(files[p], gone, keep)]
+            case "left out":
+                return [p for p in images if not _used(files[p], gone, keep)]
         return list(self._places.get(group, []))
+
+    def place(self, path: str) -> int:
+        """The place in `files` of a path; -1 if there is none."""
+        return self._at.get(path, -1)
 
     def belongs(self, file: File, group: str) -> bool:
         """Whether a file is in a group that new files are appended to; twins are never."""
@@ -121,7 +129,7 @@ class Collection(QObject):
 
     def counts(self) -> dict[str, int]:
         """How many files each group has."""
-        told = {name: len(places) for name, places in self._places.items()}
+        told = {name: len(self._places.get(name, ())) for name in GROUPS}
         if self.folder is None:
             return dict.fromkeys(GROUPS, 0)
         told["twins"] = sum(map(len, self._twins.values()))
@@ -143,7 +151,7 @@ class Collection(QObject):
 
     def is_used(self, file: File) -> bool:
         """Whether a picture will be learned from."""
-        return file.path not in self.excluded and (self._keep_twins or not file.twin)
+        return _used(file, self.excluded, self._keep_twins)
 
     # -- decisions ----------------------------------------------------------------------------------
 
@@ -178,3 +186,7 @@ class Collection(QObject):
         self.crops = {crop.path: crop for crop in choices.crops}
         self._keep_twins = choices.twins
         self.sorted_anew.emit()
+
+
+def _used(file: File, excluded: set[str], keep_twins: bool) -> bool:
+    return file.path not in excluded and (keep_twins or not file.twin)

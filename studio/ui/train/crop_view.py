@@ -275,7 +275,7 @@ class CropView(OwnKeys, QWidget):
         """Say to screen readers where the square is."""
         if self._file is None:
             return
-        left, top, right, bottom = self._effective().box(*self._file.size)
+        left, top, right, _ = self._effective().box(*self._file.size)
         self.setAccessibleDescription(
             self.tr("{side} pixels, from {left}, {top}").format(
                 side=round(right - left), left=round(left), top=round(top)

@@ -66,9 +66,10 @@ class DataPanel(QWidget):
         self.line.setPlaceholderText(self.tr("Drop a folder, or type its path"))
         self.line.setAccessibleName(self.tr("Folder of pictures"))
         self.line.setToolTip(self.tr("The folder to learn from; no names or order are asked for"))
-        self.choose = QPushButton(self.tr("Choose…"))
+        self.choose = QToolButton()
         self.choose.setObjectName("chooseFolder")
         self.choose.setIcon(theme.icon("open"))
+        self.choose.setAccessibleName(self.tr("Choose a folder…"))
         self.choose.setToolTip(self.tr("Choose a folder of pictures (Ctrl+O)"))
         row = QHBoxLayout()
         row.setSpacing(6)
@@ -148,19 +149,18 @@ class DataPanel(QWidget):
         self.classes.setObjectName("folderClasses")
         self.classes.setProperty("role", "muted")
         self.classes.setWordWrap(True)
-        below = QFormLayout()
-        below.setContentsMargins(0, 0, 0, 0)
         label = QLabel(self.tr("Background"))
         label.setBuddy(self.swatch)
         label.setToolTip(self.swatch.toolTip())
-        below.addRow(label, self.swatch)
+        rows = self.form.layout()
+        assert isinstance(rows, QFormLayout)
+        rows.insertRow(rows.rowCount() - 1, label, self.swatch)
         part = QWidget()
         box = QVBoxLayout(part)
         box.setContentsMargins(0, 0, 0, 0)
         box.setSpacing(6)
         box.addWidget(_heading(self.tr("What is made of them")))
         box.addWidget(self.form)
-        box.addLayout(below)
         box.addWidget(self.classes)
         return part
 
@@ -186,9 +186,7 @@ class DataPanel(QWidget):
     def ask(self) -> None:
         """Ask for a folder."""
         start = str(self.collection.folder or Path.home())
-        path = QFileDialog.getExistingDirectory(
-            self, self.tr("Choose a folder of pictures"), start
-        )
+        path = QFileDialog.getExistingDirectory(self, self.tr("Choose a folder of pictures"), start)
         if path:
             self.folder_chosen.emit(Path(path))
 
@@ -246,7 +244,7 @@ class DataPanel(QWidget):
         elif used >= ENOUGH:
             text, tone = self.tr("Enough to learn from."), "muted"
         elif used >= FEW:
-            text = self.tr("Fewer than 200: enough for a quick look, and some are remembered.")
+            text = self.tr("Fewer than 200: enough to try, and some are learned by heart.")
             tone = "warning"
         elif used:
             text = self.tr("Fewer than 50: a model will learn these by heart.")
@@ -306,7 +304,7 @@ class DataPanel(QWidget):
 
     def set_locked(self, locked: bool) -> None:
         """While a run goes on, its choices stay what they are."""
-        for widget in (self.form, self.swatch, self.line, self.choose, self.again):
+        for widget in (self.form, self.line, self.choose, self.again):
             widget.setEnabled(not locked)
 
     def _form_changed(self, choices: Choices) -> None:

@@ -24,9 +24,12 @@ class Facts(QWidget):
         self.title.setProperty("role", "heading")
         self.title.setWordWrap(True)
         self.title.setTextFormat(Qt.TextFormat.PlainText)
+        self.about = QLabel()
+        self.about.setProperty("role", "muted")
+        self.about.setWordWrap(True)
+        self.about.setTextFormat(Qt.TextFormat.PlainText)
         self.state = QLabel()
         self.state.setObjectName("runState")
-        self.state.setProperty("role", "muted")
         self.state.setWordWrap(True)
         self.bar = QProgressBar()
         self.bar.setTextVisible(False)
@@ -41,7 +44,7 @@ class Facts(QWidget):
         box = QVBoxLayout(self)
         box.setContentsMargins(0, 0, 0, 0)
         box.setSpacing(8)
-        for widget in (self.title, self.state, self.bar):
+        for widget in (self.title, self.about, self.state, self.bar):
             box.addWidget(widget)
         box.addLayout(self._table())
         box.addWidget(self.notes)
@@ -56,17 +59,27 @@ class Facts(QWidget):
             ("left", self.tr("Time left"), self.tr("At the pace of late, samples left out")),
             ("pace", self.tr("Pictures a second"), self.tr("How fast it learns, of late")),
             ("seen", self.tr("Pictures seen"), self.tr("Each time one was learned from counts")),
-            ("loss", self.tr("Loss"), self.tr("Smoothed; how it falls says more than how high it is")),
+            (
+                "loss",
+                self.tr("Loss"),
+                self.tr("Smoothed; how it falls says more than how high it is"),
+            ),
             (
                 "held-out",
                 self.tr("Held-out loss"),
                 self.tr("Of pictures it does not learn from: when it rises, it learns by heart"),
             ),
-            ("bits", self.tr("Bits per dimension"), self.tr("Of held-out pictures; fewer is better")),
+            (
+                "bits",
+                self.tr("Bits per dimension"),
+                self.tr("Of held-out pictures; fewer is better"),
+            ),
             (
                 "memorised",
                 self.tr("By heart"),
-                self.tr("0 %: samples are as far from your pictures as held-out ones; 100 %: copies"),
+                self.tr(
+                    "0 %: samples are as far from your pictures as held-out ones; 100 %: copies"
+                ),
             ),
         ):
             value, name = QLabel(words.NOTHING), QLabel(label)
@@ -83,6 +96,7 @@ class Facts(QWidget):
     def show_record(self, record: Record) -> None:
         """Write what is known of a run. Made to be called ten times a second."""
         self._set("title", self.title, record.name)
+        self._set("about", self.about, record.about)
         share = record.step / record.total if record.total else 0.0
         self.bar.setValue(round(1000 * share))
         self.bar.setRange(0, 1000)

@@ -168,7 +168,8 @@ class FolderSide(QObject):
         except SpecError:
             return  # half typed; it comes with the next letter
         self._varied = file.path
-        self.reader.vary(file, self._size, choices, COUNT, self._seed)
+        count = COUNT if choices.moves else 1  # the same picture again and again says nothing
+        self.reader.vary(file, self._size, choices, count, self._seed)
 
     def _marked(self) -> File | None:
         file = self.collection.file(self.page.wall.current())
@@ -179,4 +180,3 @@ class FolderSide(QObject):
 
     def _show_varied(self, pictures: np.ndarray) -> None:
         self.panel.varied.show_pictures(self._varied, pictures)
-

@@ -81,7 +81,9 @@ class Gauge(QWidget):
         painter.drawRoundedRect(groove, 3, 3)
         shade = c.good if share < _SOME else c.warning if share < _MUCH else c.danger
         painter.setBrush(QColor(shade))
-        painter.drawRoundedRect(QRectF(groove.left(), groove.top(), max(6.0, share * _BAR), 6), 3, 3)
+        painter.drawRoundedRect(
+            QRectF(groove.left(), groove.top(), max(6.0, share * _BAR), 6), 3, 3
+        )
         painter.setPen(QColor(c.text))
         painter.setFont(theme.font(self.font(), 0.92))
         words = QRectF(0, 0, groove.left() - 8, self.height())

@@ -16,7 +16,9 @@ from studio.engine.train_jobs import Levels
 from studio.ui import drawing, theme
 from studio.ui.train import words
 
-_LEFT, _RIGHT, _TOP, _BOTTOM = 10.0, 10.0, 30.0, 36.0
+_LEFT, _RIGHT, _TOP, _BOTTOM = 10.0, 10.0, 40.0, 36.0
+_HEAD = 30.0  # the height of the words above
+_MOST = 3.0  # times the highest bar; what was beyond at the beginning is not drawn
 
 
 class LevelsStrip(QWidget):
@@ -67,7 +69,7 @@ class LevelsStrip(QWidget):
         """The loss at the top: of the bars, and of the beginning as far as it does not dwarf them."""
         high = float(np.nanmax(now.loss))
         if self._first is not None and np.isfinite(self._first.loss).any():
-            high = max(high, min(float(np.nanmax(self._first.loss)), 1.5 * high))
+            high = max(high, min(float(np.nanmax(self._first.loss)), _MOST * high))
         return max(high, 1e-9)
 
     def _x(self, level: float) -> float:
@@ -90,10 +92,7 @@ class LevelsStrip(QWidget):
         c = theme.colours()
         painter = QPainter(self)
         painter.setRenderHint(QPainter.RenderHint.Antialiasing)
-        painter.setPen(QPen(QColor(c.line), 1))
-        painter.setBrush(QColor(c.base))
-        painter.drawRect(QRectF(self.rect()).adjusted(0.5, 0.5, -0.5, -0.5))
-        painter.setFont(theme.font(self.font(), 0.92, strong=True))
+        painter.fillRect(QRectF(self.rect()).adjusted(0, _HEAD, 0, 0), QColor(c.base))
         painter.setPen(QColor(c.text))
         painter.drawText(QPointF(_LEFT, 19), self.tr("Loss by noise level"))
         bars = self.bars()
@@ -102,7 +101,7 @@ class LevelsStrip(QWidget):
             self._paint_first(painter)
             self._paint_axis(painter)
         else:
-            inside = self.rect().adjusted(0, 20, 0, 0)
+            inside = self.rect().adjusted(0, round(_HEAD), 0, 0)
             body = self.tr("Fine detail is at the left, the whole layout at the right.")
             drawing.empty_state(painter, inside, self.font(), self.tr("Nothing learned yet"), body)
         painter.end()
@@ -123,7 +122,7 @@ class LevelsStrip(QWidget):
         high = self._highest(now)
         painter.setPen(QPen(QColor(theme.colours().series[1]), 1.6))
         for i, loss in enumerate(first.loss):
-            if math.isfinite(loss):
+            if math.isfinite(loss) and loss <= high:
                 y = self._y(float(loss), high)
                 left, right = self._x(now.edges[i]), self._x(now.edges[i + 1])
                 painter.drawLine(QPointF(left + 1, y), QPointF(right - 1, y))

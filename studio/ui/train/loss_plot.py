@@ -6,14 +6,23 @@ from typing import Any
 
 import numpy as np
 from PySide6.QtCore import QEvent, Qt
-from PySide6.QtGui import QColor
-from PySide6.QtWidgets import QButtonGroup, QHBoxLayout, QLabel, QPushButton, QVBoxLayout, QWidget
+from PySide6.QtGui import QColor, QResizeEvent
+from PySide6.QtWidgets import (
+    QButtonGroup,
+    QHBoxLayout,
+    QLabel,
+    QPushButton,
+    QSizePolicy,
+    QVBoxLayout,
+    QWidget,
+)
 
 from studio.ui import theme
 from studio.ui.train import words
 from studio.ui.train.plot_paint import bare_plot, colour_plot
 from studio.ui.train.record import Curve, Record
 
+_ROOM = 350  # the width from which there is a legend
 _EARLY = 0.02  # share of a run whose losses, far above the rest, do not set the scale
 
 
@@ -47,8 +56,9 @@ class LossPlot(QWidget):
             top.addWidget(button)
         self.legend = QLabel()
         self.legend.setTextFormat(Qt.TextFormat.RichText)
-        top.addStretch()
-        top.addWidget(self.legend)
+        self.legend.setAlignment(Qt.AlignmentFlag.AlignRight | Qt.AlignmentFlag.AlignVCenter)
+        self.legend.setSizePolicy(QSizePolicy.Policy.Ignored, QSizePolicy.Policy.Preferred)
+        top.addWidget(self.legend, 1)
         self._box = QVBoxLayout(self)
         self._box.setContentsMargins(0, 0, 0, 0)
         self._box.setSpacing(2)
@@ -96,6 +106,11 @@ class LossPlot(QWidget):
             self._plot.setYRange(low - 0.08 * room, high + 0.08 * room, padding=0)
         else:
             self._plot.setYRange(0, 1)
+
+    def resizeEvent(self, event: QResizeEvent) -> None:
+        super().resizeEvent(event)
+        # Half a legend would be worse than none.
+        self.legend.setVisible(self.width() >= _ROOM)
 
     def _describe(self) -> None:
         """Say the newest values to screen readers."""

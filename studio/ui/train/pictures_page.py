@@ -3,13 +3,15 @@ picture looked at closely."""
 
 from __future__ import annotations
 
+from functools import partial
 from pathlib import Path
 
 from PySide6.QtCore import QPoint, QTimer, QUrl, Signal
-from PySide6.QtGui import QAction, QDesktopServices, QGuiApplication, QKeySequence
+from PySide6.QtGui import QAction, QDesktopServices, QGuiApplication, QImage, QKeySequence
 from PySide6.QtWidgets import QMenu, QStackedWidget, QVBoxLayout, QWidget
 
 from studio.training.choices import Crop
+from studio.training.folder import File
 from studio.ui.train.chips import Chips
 from studio.ui.train.collection import Collection
 from studio.ui.train.picture_dialog import LARGE, PictureDialog
@@ -112,7 +114,7 @@ class PicturesPage(QWidget):
         self.chips.show_counts(self.collection.counts())
         self.told.emit()
 
-    def _fetch(self, files: list) -> None:  # type: ignore[type-arg]
+    def _fetch(self, files: list[File]) -> None:
         self.reader.fetch(files, round(SIDE * self.devicePixelRatioF()))
 
     # -- verbs --------------------------------------------------------------------------------------
@@ -165,9 +167,9 @@ class PicturesPage(QWidget):
     def _cropped(self, path: str, crop: Crop | None) -> None:
         self.collection.set_crop(path, crop)
 
-    def _large_came(self, path: str, image: object) -> None:
+    def _large_came(self, path: str, image: QImage) -> None:
         if self.dialog is not None:
-            self.dialog.show_image(path, image)  # type: ignore[arg-type]
+            self.dialog.show_image(path, image)
 
     # -- the menu -----------------------------------------------------------------------------------
 
@@ -177,24 +179,24 @@ class PicturesPage(QWidget):
         menu = QMenu(self)
         menu.setObjectName("pictureMenu")
         all_out = all(path in self.collection.excluded for path in paths)
+        out = self.tr("Take in again") if all_out else self.tr("Leave out")
         rows = (
-            ("menuOpen", self.tr("Look closely, crop…"), "Return", self.open_picture, current),
             (
-                "menuExclude",
-                self.tr("Take in again") if all_out else self.tr("Leave out"),
-                "Del",
-                self.toggle,
-                paths,
+                "menuOpen",
+                self.tr("Look closely, crop…"),
+                "Return",
+                partial(self.open_picture, current),
             ),
-            ("menuReveal", self.tr("Show in folder"), "", self._reveal, current),
-            ("menuCopy", self.tr("Copy the path"), "", self._copy, current),
+            ("menuExclude", out, "Del", partial(self.toggle, paths)),
+            ("menuReveal", self.tr("Show in folder"), "", partial(self._reveal, current)),
+            ("menuCopy", self.tr("Copy the path"), "", partial(self._copy, current)),
         )
-        for name, text, keys, verb, value in rows:
+        for name, text, keys, verb in rows:
             action = QAction(text, menu)
             action.setObjectName(name)
             action.setShortcut(QKeySequence(keys))
             action.setEnabled(not (self._locked and name == "menuExclude"))
-            action.triggered.connect(lambda _=False, verb=verb, value=value: verb(value))
+            action.triggered.connect(lambda _=False, verb=verb: verb())
             menu.addAction(action)
         return menu
 

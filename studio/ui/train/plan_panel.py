@@ -224,7 +224,7 @@ class PlanPanel(QWidget):
         return self._plan
 
     @property
-    def size(self) -> int:
+    def side(self) -> int:
         """The side of the pictures that it learns."""
         return self._plan.size
 

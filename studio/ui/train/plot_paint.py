@@ -13,7 +13,7 @@ def bare_plot(name: str, words: str) -> Any:
     """A PlotWidget to look at. pyqtgraph takes half a second to load: only when the page is shown."""
     import pyqtgraph as pg
 
-    plot = pg.PlotWidget()
+    plot: Any = pg.PlotWidget()
     plot.setObjectName(name)
     plot.setAccessibleName(words)
     plot.setMenuEnabled(False)

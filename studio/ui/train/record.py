@@ -41,9 +41,9 @@ class Curve:
             else:
                 self.points.append((step, value))
                 self._skipped = 0
-        if len(self.points) > _MOST:
-            self.points = self.points[:-1:2] + self.points[-1:]
-            self._every *= 2
+            if len(self.points) > _MOST:
+                self.points = self.points[:-1:2] + self.points[-1:]
+                self._every *= 2
 
     @property
     def last(self) -> float:
@@ -55,6 +55,7 @@ class Record:
     """One run, as far as it came."""
 
     name: str = ""
+    about: str = ""  # the plan, in a line
     step: int = 0
     total: int = 0
     seen: int = 0

@@ -9,7 +9,7 @@ from PySide6.QtWidgets import QHBoxLayout, QLabel, QSizePolicy, QToolButton, QVB
 from studio.ui import theme
 from studio.ui.picture_view import PictureView
 
-COUNT = 8
+COUNT = 6
 
 
 class Varied(QWidget):
@@ -31,7 +31,7 @@ class Varied(QWidget):
         self.dice.clicked.connect(self.again_requested)
         self.view = PictureView()
         self.view.setObjectName("augmentView")
-        self.view.setFixedHeight(148)
+        self.view.setFixedHeight(172)
         self.view.setToolTip(self.tr("What the model will see of the picture that is marked"))
         title = QLabel(self.tr("What the model sees"))
         title.setProperty("role", "heading")

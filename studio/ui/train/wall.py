@@ -6,6 +6,7 @@ Only what is in view is drawn and fetched: `wanted` names the files whose thumbn
 
 from __future__ import annotations
 
+import bisect
 from collections import OrderedDict
 from collections.abc import Callable
 from typing import Any
@@ -91,6 +92,7 @@ class Wall(OwnKeys, QListView):
         self.selectionModel().currentChanged.connect(self._current_moved)
         collection.grown.connect(self._grow)
         collection.sorted_anew.connect(self._sorted_anew)
+        self._refill()
 
     # ---- what is shown ------------------------------------------------------------------------
 
@@ -144,17 +146,16 @@ class Wall(OwnKeys, QListView):
 
     def select(self, path: str) -> None:
         """Mark a picture and bring it into view, if it is listed."""
-        for row in range(self.count):
-            if self._rows.file(row).path == path:
-                self.setCurrentIndex(self._rows.index(row))
-                self.scrollTo(self.currentIndex())
-                return
+        row = self._rows.row_of(path)
+        if row >= 0:
+            self.setCurrentIndex(self._rows.index(row))
+            self.scrollTo(self.currentIndex())
 
     def neighbour(self, path: str, step: int) -> str:
         """The path of the picture so many places on from another; empty beyond the ends."""
-        paths = [self._rows.file(row).path for row in range(self.count)]
-        at = paths.index(path) + step if path in paths else -1
-        return paths[at] if 0 <= at < len(paths) else ""
+        row = self._rows.row_of(path)
+        there = row >= 0 and 0 <= row + step < self.count
+        return self._rows.file(row + step).path if there else ""
 
     def _sorted_anew(self) -> None:
         """Decisions changed: what is listed by them is listed again, the rest drawn."""
@@ -178,10 +179,13 @@ class Wall(OwnKeys, QListView):
         ]
         self._taken = len(files)
         if new:
+            first = self.count
             self._rows.append(new)
             self.updateGeometries()
-            self.viewport().update()
-            self._late.start()
+            # Most files come below what is seen.
+            if self._rect(first).top() < self.verticalOffset() + 2 * self.viewport().height():
+                self.viewport().update()
+                self._late.start()
 
     def _refill(self) -> None:
         kept = self.current()
@@ -254,7 +258,8 @@ class Wall(OwnKeys, QListView):
         bar.setValue(min(rect.top(), max(below, bar.value())))
 
     def doItemsLayout(self) -> None:
-        self._lay_out()
+        """Called whenever rows come; where they lie is arithmetic."""
+        self.updateGeometries()
 
     def updateGeometries(self) -> None:
         bar, page = self.verticalScrollBar(), self.viewport().height()
@@ -408,6 +413,14 @@ class _Rows(QAbstractListModel):
         self.beginInsertRows(QModelIndex(), first, first + len(places) - 1)
         self.places += places
         self.endInsertRows()
+
+    def row_of(self, path: str) -> int:
+        """The row of a path; -1 if it is not listed."""
+        place = self._collection.place(path)
+        row = bisect.bisect_left(self.places, place)  # in order, but for groups of twins
+        if row < len(self.places) and self.places[row] == place:
+            return row
+        return self.places.index(place) if place in self.places else -1
 
     def file(self, row: int) -> File:
         return self._collection.files[self.places[row]]

@@ -8,6 +8,8 @@ from PySide6.QtWidgets import QLabel, QPushButton, QVBoxLayout, QWidget
 
 from studio.ui import theme
 
+_WIDTH = 400  # of a line that is easily read
+
 
 class Welcome(QWidget):
     """A place to drop a folder; `choose_requested` asks for one."""
@@ -28,7 +30,9 @@ class Welcome(QWidget):
             )
         )
         body.setWordWrap(True)
-        body.setFixedWidth(430)
+        body.setFixedWidth(_WIDTH)
+        body.ensurePolished()
+        body.setMinimumHeight(body.heightForWidth(_WIDTH))
         private = QLabel(self.tr("Nothing leaves this machine."))
         private.setProperty("role", "muted")
         choose = QPushButton(self.tr("Choose a folder…"))
