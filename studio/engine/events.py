@@ -1,6 +1,6 @@
 """Events: frozen values that cross from the worker thread to whoever listens.
 
-Of Progress, Transfer, Picture, Shares and Standing only the newest of a lane waits; Metrics of a lane
+Of Progress, Transfer, Picture, Shares, Levels and Standing only the newest of a lane waits; Metrics of a lane
 and name wait as one; everything else waits in order and is never lost.
 """
 
@@ -78,6 +78,16 @@ class Shares(Event):
 
 
 @dataclass(frozen=True)
+class Levels(Event):
+    """The loss by noise level: `edges` (K + 1,) of ln(sigma), the smoothed `loss` (K,), nan where none
+    was seen, and how many pictures were `seen` (K,)."""
+
+    edges: np.ndarray
+    loss: np.ndarray
+    seen: np.ndarray
+
+
+@dataclass(frozen=True)
 class Saved(Event):
     path: Path
 
@@ -91,12 +101,14 @@ class Done(Event):
 
 @dataclass(frozen=True)
 class Finished(Event):
-    """The result: uint8 pictures (N, H, W, C), the recipe that makes them again, and the cost."""
+    """The result: uint8 pictures (N, H, W, C), the recipe that makes them again, and the cost. `given` is
+    what the recipe needs besides itself: of a painting the job, with its picture and masks."""
 
     pictures: np.ndarray
     recipe: dict[str, Any]
     calls: int = 0
     seconds: float = 0.0
+    given: Any = field(default=None, compare=False, repr=False)
 
 
 @dataclass(frozen=True)
@@ -122,4 +134,4 @@ class Failed(Event):
     hint: str = ""
 
 
-REPLACEABLE = (Progress, Transfer, Picture, Shares, Standing)
+REPLACEABLE = (Progress, Transfer, Picture, Shares, Levels, Standing)

@@ -1,10 +1,10 @@
 """The history: every finished result kept with its recipe, found again, and bounded in bytes.
 
 In the folder: `pictures/<id>.png`, all pictures of a result as a sheet without gaps, with its recipe;
-`stars/<id>`, an empty file for each result with a star; `index.sqlite`, what is searched, and the
-thumbnails. Pictures and stars are the truth: an index that is lost or damaged is built again from
-them. An id says when a result was made (UTC) and how many pictures it has:
-`20260731T142205123-16-9f3a01`; so ids are in the order of time.
+`stars/<id>`, an empty file for each result with a star; `given/<id>.painting`, what a painting was made
+of; `index.sqlite`, what is searched, and the thumbnails. Pictures and stars are the truth: an index that
+is lost or damaged is built again from them. An id says when a result was made (UTC) and how many
+pictures it has: `20260731T142205123-16-9f3a01`; so ids are in the order of time.
 
 What is removed is only marked until the history is closed, so that it can be had back. Every method
 may be called from any thread and waits for the disk: call them in the I/O lane. One studio at a time
@@ -35,7 +35,9 @@ from PIL import Image
 
 from studio import recipes
 from studio.diffusion.pictures import columns, grid
+from studio.engine import paint_file
 from studio.engine.events import Finished
+from studio.engine.paint import PaintJob
 from studio.errors import PictureError, SaveError, StudioError
 
 #: Bytes that a history may take, unless told otherwise.
@@ -123,6 +125,7 @@ class History:
         self.folder, self.bound = folder, bound
         self.problem = ""
         self._pictures, self._stars = folder / "pictures", folder / "stars"
+        self._given = folder / "given"
         self._lock = threading.RLock()
         self._db: sqlite3.Connection | None = None
 
@@ -210,6 +213,9 @@ class History:
             self._adopt(db, id, id in stars)
         for id in stars - there:
             (self._stars / id).unlink(missing_ok=True)
+        for path in self._given.iterdir() if self._given.is_dir() else ():
+            if path.stem not in there:
+                path.unlink(missing_ok=True)
 
     def _adopt(self, db: sqlite3.Connection, id: str, starred: bool) -> None:
         """Take a picture that the index does not know into it. What cannot be read is set aside."""
@@ -218,7 +224,8 @@ class History:
             recipe = recipes.read_recipe(path) or {}
             with Image.open(path) as image:
                 size = image.size
-            self._insert(db, _described(id, recipe, size, starred, path.stat().st_size), recipe)
+            taken = sum(p.stat().st_size for p in (path, self._given_path(id)) if p.is_file())
+            self._insert(db, _described(id, recipe, size, starred, taken), recipe)
         except (PictureError, OSError, ValueError, SyntaxError, Image.DecompressionBombError):
             os.replace(path, path.with_suffix(".png.damaged"))
 
@@ -271,8 +278,8 @@ class History:
     def _delete(self, db: sqlite3.Connection, ids: Sequence[str]) -> None:
         """Delete results for good. Files first: a row without its file is dropped at the next opening."""
         for id in ids:
-            self.path(id).unlink(missing_ok=True)
-            (self._stars / id).unlink(missing_ok=True)
+            for path in (self.path(id), self._stars / id, self._given_path(id)):
+                path.unlink(missing_ok=True)
         self._forget(db, ids)
 
     def _purge(self, db: sqlite3.Connection) -> None:
@@ -315,7 +322,7 @@ class History:
         path, sheet = self.path(id), grid(stack, gap=0)
         self._write(path, sheet, recipe)
         thumbnail = _packed(_small(stack[0]))
-        size = path.stat().st_size + len(thumbnail)
+        size = path.stat().st_size + len(thumbnail) + self._keep_given(id, result)
         item = _described(id, recipe, (sheet.shape[1], sheet.shape[0]), False, size)
         item = replace(item, kind=kind or item.kind, calls=result.calls, seconds=result.seconds)
         try:
@@ -325,8 +332,27 @@ class History:
                 self._make_room(db, keep=id)
         except SaveError:
             path.unlink(missing_ok=True)
+            self._given_path(id).unlink(missing_ok=True)
             raise
         return item
+
+    def _keep_given(self, id: str, result: Finished) -> int:
+        """Keep what the recipe of a result needs besides itself; its bytes. Where there is no room for it,
+        the result is kept alone."""
+        if not isinstance(result.given, PaintJob):
+            return 0
+        try:
+            paint_file.save(result.given, self._given_path(id))
+            return self._given_path(id).stat().st_size
+        except (StudioError, OSError):
+            return 0
+
+    def _given_path(self, id: str) -> Path:
+        return self._given / f"{id}.painting"
+
+    def painting(self, id: str) -> PaintJob:
+        """What a painting was made of. Raises PictureError if it is not there."""
+        return paint_file.load(self._given_path(id))
 
     def _write(self, path: Path, sheet: np.ndarray, recipe: dict[str, Any]) -> None:
         try:

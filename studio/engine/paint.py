@@ -218,7 +218,8 @@ class PaintJob:
         results = end.merged(stack)
         told = proof(end.recipe.task, end.picture, results, end.mask)
         recipe = replace(job.recipe, proof=told)
-        yield Finished(results, spec.to_dict(recipe), watch.calls, watch.seconds)
+        told = spec.to_dict(recipe), watch.calls, watch.seconds
+        yield Finished(results, *told, given=replace(job, begun=None))
 
     def merged(self, stack: np.ndarray) -> np.ndarray:
         """What the box becomes by what the model made of it, (N, h, w, 1 or 3)."""

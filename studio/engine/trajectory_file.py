@@ -9,13 +9,13 @@ from __future__ import annotations
 import json
 import math
 import zipfile
-import zlib
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 import studio
+from studio.engine import array_zip
 from studio.engine.trajectory import Kept, State, Trajectory
 from studio.errors import PictureError
 from studio.paths import atomic
@@ -25,9 +25,6 @@ _HEAD = "trajectory.json"
 _LONGEST = 2**24  # bytes of the JSON
 _MOST = 2**32  # bytes of all arrays
 _MOST_SAMPLES, _LONGEST_SIDE, _MOST_FRAMES, _MOST_STATES = 64, 8192, 4096, 1024
-_KINDS = ("|b1", "|u1", "<i8", "<f2", "<f4", "<f8")
-_BROKEN = (OSError, ValueError, LookupError, TypeError, EOFError, ArithmeticError, RecursionError)
-_BROKEN += (zipfile.BadZipFile, zlib.error, NotImplementedError, RuntimeError, AttributeError)
 
 
 def save(trajectory: Trajectory, path: Path, recipe: dict[str, Any] | None = None) -> None:
@@ -47,17 +44,10 @@ def save(trajectory: Trajectory, path: Path, recipe: dict[str, Any] | None = Non
         file.writestr(_HEAD, json.dumps(head), zipfile.ZIP_DEFLATED)
         for i, frame in enumerate(frames):
             for name, item in frame.items.items():
-                _write(file, f"frames/{i}/{name}", item.load(), zipfile.ZIP_DEFLATED)
+                array_zip.write(file, f"frames/{i}/{name}", item.load(), zipfile.ZIP_DEFLATED)
         for i, state in enumerate(states):
             for name, item in state.items.items():
-                _write(file, f"states/{i}/{name}", item.load(), zipfile.ZIP_STORED)
-
-
-def _write(file: zipfile.ZipFile, name: str, array: np.ndarray, method: int) -> None:
-    info = zipfile.ZipInfo(f"{name}.npy")
-    info.compress_type, info._compresslevel = method, 1  # type: ignore[attr-defined]
-    with file.open(info, "w", force_zip64=True) as out:
-        np.lib.format.write_array(out, array, (1, 0), allow_pickle=False)
+                array_zip.write(file, f"states/{i}/{name}", item.load(), zipfile.ZIP_STORED)
 
 
 def _frame_head(frame: Kept) -> dict[str, Any]:
@@ -69,13 +59,9 @@ def _frame_head(frame: Kept) -> dict[str, Any]:
 
 
 def _state_head(state: State) -> dict[str, Any]:
-    arrays = {name: _about(item.load()) for name, item in state.items.items()}
+    arrays = {name: array_zip.about(item.load()) for name, item in state.items.items()}
     numbers = [state.index, state.total, state.t, state.nfe]
     return {"log_snr": state.log_snr, "leg": state.leg, "numbers": numbers, "arrays": arrays}
-
-
-def _about(array: np.ndarray) -> list[Any]:
-    return [array.dtype.str, list(array.shape)]
 
 
 # -- reading ----------------------------------------------------------------------------------------
@@ -95,7 +81,7 @@ def open_trajectory(path: Path) -> Trajectory:
                 raise PictureError(f"{path.name} is from a newer studio.", "Update the studio.")
             trajectory = Trajectory(_number(head["low"]), _number(head["high"]))
             _fill(trajectory, head, file)
-    except _BROKEN as error:
+    except array_zip.BROKEN as error:
         if trajectory is not None:
             trajectory.close()
         raise PictureError(
@@ -107,13 +93,13 @@ def open_trajectory(path: Path) -> Trajectory:
 def _read_head(file: zipfile.ZipFile) -> dict[str, Any]:
     if file.getinfo(_HEAD).file_size > _LONGEST:
         raise ValueError("its description is too long")
-    head = json.loads(file.read(_HEAD), parse_constant=_refuse)
+    head = json.loads(file.read(_HEAD), parse_constant=array_zip.refuse)
     if not isinstance(head["version"], int) or not isinstance(head["recipe"], dict):
         raise ValueError("it has no description")
     if len(head["frames"]) > _MOST_FRAMES or len(head["states"]) > _MOST_STATES:
         raise ValueError("it has too many moments")
     parts = [*head["frames"], *head["states"]]
-    if sum(_size(*about) for part in parts for about in part["arrays"].values()) > _MOST:
+    if sum(array_zip.size(*about) for part in parts for about in part["arrays"].values()) > _MOST:
         raise ValueError("it is too large")
     return head
 
@@ -172,28 +158,7 @@ def _check_state(arrays: dict[str, Any], pictures: list[int]) -> None:
 
 
 def _arrays(file: zipfile.ZipFile, where: str, about: dict[str, Any]) -> dict[str, np.ndarray]:
-    return {name: _array(file, f"{where}/{name}.npy", *about[name]) for name in about}
-
-
-def _array(file: zipfile.ZipFile, name: str, kind: str, shape: list[int]) -> np.ndarray:
-    """One array, which must be as it was described."""
-    size = _size(kind, shape)
-    with file.open(name) as member:
-        if np.lib.format.read_magic(member) != (1, 0):
-            raise ValueError("an array of another version")
-        found, fortran, dtype = np.lib.format.read_array_header_1_0(member, max_header_size=1000)
-        if fortran or list(found) != shape or dtype.str != kind:
-            raise ValueError("an array is not as described")
-        data = member.read(size)
-        if len(data) != size or member.read(1):
-            raise ValueError("an array is cut short or too long")
-    return np.frombuffer(data, dtype).reshape(shape)
-
-
-def _size(kind: str, shape: list[int]) -> int:
-    if kind not in _KINDS or not all(isinstance(v, int) and v >= 0 for v in shape):
-        raise ValueError("an array of an unknown kind")
-    return math.prod(shape) * np.dtype(kind).itemsize
+    return {name: array_zip.read(file, f"{where}/{name}", *about[name]) for name in about}
 
 
 def _weights(values: Any, count: int) -> np.ndarray:
@@ -208,7 +173,3 @@ def _number(value: Any) -> float:
     if not math.isfinite(number):
         raise ValueError(f"{value} is no number")
     return number
-
-
-def _refuse(constant: str) -> None:
-    raise ValueError(f"{constant} is no number")
