@@ -2,7 +2,8 @@
 
 The features come before the answers and are all that distances see. Where in the picture something is
 counts: nothing is averaged over places. Each feature is standardised over the pictures that the network
-was trained on, so that distances have one unit: a deviation of all those pictures.
+was trained on, so that distances have one unit: a deviation of all those pictures. The first features
+are the answer to how much noise and blur there is, so that a little grain moves a picture by much.
 """
 
 from __future__ import annotations
@@ -31,7 +32,7 @@ class FeatureOptions:
     def __post_init__(self) -> None:
         if len(self.channels) != 3 or any(not 1 <= c <= 1024 for c in self.channels):
             raise SpecError("A network of features has three stages of 1 to 1024 channels.")
-        if not 16 <= self.size <= 256 or self.size % 8 or not 1 <= self.features <= 4096:
+        if not 16 <= self.size <= 256 or self.size % 8 or not 2 <= self.features <= 4096:
             raise SpecError("A network of features sees 16 to 256 pixels, a multiple of eight.")
         if not 0 <= self.classes <= 100_000 or not 1 <= self.thumbnail <= self.size:
             raise SpecError("The answers of this network of features make no sense.")
@@ -67,7 +68,7 @@ class FeatureNetwork(nn.Module):
         self.unit = nn.BatchNorm1d(o.features, affine=False)
         self.named = nn.Linear(o.features, max(1, o.classes))  # torch warns of none
         self.redrawn = nn.Linear(o.features, 3 * o.thumbnail**2)
-        self.damaged = nn.Linear(o.features, DAMAGES)
+        self.damaged = nn.Parameter(torch.tensor([[1.0] * DAMAGES, [0.0] * DAMAGES]))
 
     def forward(self, x: Tensor) -> Tensor:
         # Standardised in full precision: a half keeps two to three digits.
@@ -75,11 +76,11 @@ class FeatureNetwork(nn.Module):
 
     def answers(self, features: Tensor) -> Answers:
         """What features (B, features) say."""
-        side = self.options.thumbnail
+        side, (scale, shift) = self.options.thumbnail, self.damaged
         return Answers(
             self.named(features),
             self.redrawn(features).reshape(-1, 3, side, side),
-            self.damaged(features),
+            features[:, :DAMAGES] * scale + shift,
         )
 
 

@@ -34,6 +34,7 @@ Report = Callable[[int, int], None]
 
 _BATCH = 32
 _FEWEST = 8  # pictures of a set, of which neighbours can be told
+_MOST_PAIRED = 10_000  # of the reference in the kernel distance, which looks at every pair
 _UNKNOWN = Figure(math.nan)
 
 
@@ -65,10 +66,10 @@ class Ruler:
     ) -> None:
         """Half of the real pictures are the reference, unless one is given, as the pictures that a
         model was trained on. Raises DataError if there are too few."""
-        mixed = taken(real, np.random.default_rng(0).permutation(len(real)))
+        mixed = _mixed(real)
         half = len(mixed) // 2
         self.space, self.rest = space, mixed if reference else taken(mixed, slice(half, None))
-        self.reference = reference or taken(mixed, slice(half))
+        self.reference = _mixed(reference) if reference else taken(mixed, slice(half))
         if min(len(self.reference), len(self.rest)) < _FEWEST:
             raise DataError(
                 f"{len(real)} real pictures are too few to measure with.",
@@ -94,7 +95,7 @@ class Ruler:
         return Figures(
             count=len(made),
             frechet=distances.frechet(points, self._known),
-            kernel=distances.kernel(points, self._known),
+            kernel=distances.kernel(points, self._known[:_MOST_PAIRED]),
             precision=cover.precision,
             recall=cover.recall,
             density=cover.density,
@@ -119,6 +120,11 @@ def renamed(labels: np.ndarray, names: tuple[str, ...], among: tuple[str, ...]) 
     """Class indices (N,) into `names` as indices into `among`; -1 for what is not there."""
     places = [among.index(name) if name in among else -1 for name in names]
     return np.array([*places, -1], np.int64)[labels]
+
+
+def _mixed(some: Pictures) -> Pictures:
+    """In no order, the same each time."""
+    return taken(some, np.random.default_rng(0).permutation(len(some)))
 
 
 def taken(some: Pictures, places: np.ndarray | slice) -> Pictures:

@@ -37,7 +37,7 @@ if TYPE_CHECKING:
 RESUME = "features-resume.safetensors"
 _SHIFT = 4  # pixels that a picture is moved by, at most
 _TINT = 0.2  # of brightness and contrast, at most
-_NOISE = (0.01, 0.4)  # deviations in a range of 2
+_NOISE = (0.004, 0.4)  # deviations in a range of 2: from half a grey level
 _BLUR = (0.4, 2.0)  # deviations in pixels
 _NO_CLASS = -100  # what cross-entropy passes over
 
@@ -51,8 +51,8 @@ class FeatureTraining:
     features: int = option(128, label="Features", range=(8, 2048))
     thumbnail: int = option(8, label="Thumbnail", range=(1, 64), help="Pixels that it redraws.")
     redraw: float = option(1.0, range=(0, 100), help="Weight of redrawing, beside naming at 1.")
-    damage: float = option(0.5, range=(0, 100), help="Weight of telling noise and blur.")
-    steps: int = option(7500, label="Steps", range=(1, 10**8))
+    damage: float = option(4.0, range=(0, 100), help="Weight of telling noise and blur.")
+    steps: int = option(4000, label="Steps", range=(1, 10**8))
     batch: int = option(128, label="Batch", range=(8, 65536))
     rate: float = option(2e-3, label="Learning rate", range=(1e-7, 1), log=True)
     warmup: int = option(200, label="Warm-up steps", range=(0, 10**6))
@@ -122,7 +122,7 @@ class FeatureTrainer:
 
         loss = self.plan.redraw * F.mse_loss(
             said.thumbnail, thumbnail(clean, self.plan.thumbnail)
-        ) + self.plan.damage * F.smooth_l1_loss(said.damage, damage)
+        ) + self.plan.damage * F.mse_loss(said.damage, damage)
         if bool((labels >= 0).any()):
             loss = loss + F.cross_entropy(said.classes, labels, ignore_index=_NO_CLASS)
         return loss
@@ -289,7 +289,8 @@ def _damaged(x: Tensor, generator: Generator) -> tuple[_Seen, Tensor]:
         width = float(torch.empty(()).uniform_(*_BLUR, generator=generator))
         damaged[blurred] = blurred_by(x[blurred], width)
         told[blurred, 1] = width / _BLUR[1]
-    return _Seen(damaged, x), told
+    # In whole grey levels, as all pictures that will ever be measured are.
+    return _Seen(torch.round((damaged + 1) * 127.5) / 127.5 - 1, x), told
 
 
 def blurred_by(x: Tensor, deviation: float) -> Tensor:
