@@ -42,6 +42,7 @@ from studio.engine.paint import (
     Touch,
     branched,
     onto,
+    taken_out,
 )
 from studio.engine.trajectory import Trajectory
 from studio.errors import PictureError, SpecError
@@ -263,6 +264,19 @@ def test_a_sample_goes_on_with_parts_of_it_kept(sampler: str) -> None:
     apart = np.abs(whole.pictures.astype(int) - last.pictures).max()
     assert apart <= 1
     assert whole.calls > last.calls
+
+
+def test_the_run_of_one_picture_is_taken_out_of_a_batch() -> None:
+    result, trajectory = sampled()
+    alone = taken_out(trajectory, 1)
+    assert alone.recipe["seed"] == trajectory.recipe["seed"] + 1
+    assert [f.log_snr for f in alone.frames] == [f.log_snr for f in trajectory.frames]
+    for one, all_ in zip(alone.frames[::5], trajectory.frames[::5]):
+        for view in ("x", "denoised", "score", "change"):
+            assert (one.view(view) == all_.view(view)[1:]).all()
+    assert (alone.frames[-1].denoised[0] == result.pictures[1]).all()
+    origin, state = onto(alone, middle(alone))
+    assert (origin, state.t) == (onto(trajectory, middle(trajectory), 1)[0], origin.t)
 
 
 def test_candidates_of_a_late_moment_differ_less_than_those_of_an_early_one() -> None:

@@ -337,8 +337,8 @@ class History:
         return item
 
     def _keep_given(self, id: str, result: Finished) -> int:
-        """Keep what the recipe of a result needs besides itself; its bytes. Where there is no room for it,
-        the result is kept alone."""
+        """Keep what the recipe of a result needs besides itself; its bytes. Where there is no room for
+        it, the result is kept alone."""
         if not isinstance(result.given, PaintJob):
             return 0
         try:

@@ -277,20 +277,26 @@ def branched(
     return PaintBranchJob(job, state)
 
 
-def onto(trajectory: Trajectory, log_snr: float, row: int) -> tuple[Origin, State]:
+def taken_out(trajectory: Trajectory, row: int) -> Trajectory:
+    """The run of one picture of a run that samples from noise, for the canvas. Raises SpecError."""
+    if not trajectory.recipe or "kind" in trajectory.recipe:
+        raise SpecError("Only runs that sample from noise can be taken to the canvas.")
+    run = spec.from_dict(SampleJob, trajectory.recipe)
+    alone = replace(run, seed=(run.seed + row) % 2**32, count=1)
+    return trajectory.alone(row, spec.to_dict(alone))
+
+
+def onto(trajectory: Trajectory, log_snr: float, row: int = 0) -> tuple[Origin, State]:
     """Where candidates can begin from one picture of a run that samples from noise: at the last state
     kept at or above the noise of a log-SNR. Raises SpecError, with the reason, if they cannot."""
     state = trajectory.state_before(log_snr)
-    if not trajectory.recipe or "kind" in trajectory.recipe:
-        raise SpecError("Only runs that sample from noise can be taken to the canvas.")
+    run = spec.from_dict(SampleJob, taken_out(trajectory, row).recipe)
     if state is None:
         raise SpecError(
             "No state of this run was kept so early.", "Go to a later moment of the run."
         )
-    run, alone = spec.from_dict(SampleJob, trajectory.recipe), state.alone(row)
-    seed = (run.seed + row) % 2**32
-    run = replace(run, seed=seed, count=1, branches=run.branches[: state.leg])
-    return Origin(run, alone.t, alone.index), alone
+    alone = state.alone(row)
+    return Origin(replace(run, branches=run.branches[: state.leg]), alone.t, alone.index), alone
 
 
 # -- results -----------------------------------------------------------------------------------------

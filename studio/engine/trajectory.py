@@ -172,9 +172,8 @@ class State:
 
     def alone(self, row: int) -> State:
         """Of one sample, at the time at which that one is."""
-        parts = {k: _picked(i.load(), range(row, row + 1)) for k, i in self.items.items()}
-        items = {k: Item(lambda v=v: v, v.nbytes, v.shape) for k, v in parts.items()}
-        t = float(parts["memory.t"][0]) if "memory.t" in parts else self.t
+        items = {k: _one(item, row) for k, item in self.items.items()}
+        t = float(items["memory.t"].load()[0]) if "memory.t" in items else self.t
         return replace(self, t=t, items=items)
 
     @property
@@ -187,6 +186,13 @@ def _picked(array: np.ndarray, rows: range) -> np.ndarray:
     if array.ndim in (0, 3):
         return array
     return array[:, list(rows)] if array.ndim in (2, 5) else array[list(rows)]
+
+
+def _one(item: Item, row: int) -> Item:
+    """What is kept of one sample, read when it is asked for."""
+    one = range(row, row + 1)
+    shape = _picked(np.empty(item.shape, np.bool_), one).shape
+    return Item(lambda: _picked(item.load(), one), 0, shape, item.on_disk)
 
 
 class Trajectory:
@@ -312,6 +318,21 @@ class Trajectory:
 
     def _mark(self, log_snr: float) -> int:
         return int((log_snr - self.low) / (self.high - self.low) * self._states)
+
+    # -- one sample ---------------------------------------------------------------------------------
+
+    def alone(self, row: int, recipe: dict[str, Any]) -> Trajectory:
+        """The run of one sample, with the recipe of it alone. It keeps nothing itself: this one does."""
+        one = Trajectory(self.low, self.high)
+        one.recipe, before = recipe, None
+        for frame in self.frames[:]:
+            if isinstance(frame, Kept):
+                items = {name: _one(item, row) for name, item in frame.items.items()}
+                code = tuple(v[row : row + 1] for v in frame.code)
+                before = Kept(frame.moment, items, code, before)
+                one.frames.append(before)
+        one.states = [state.alone(row) for state in self.states[:]]
+        return one
 
     # -- room -------------------------------------------------------------------------------------
 
