@@ -12,6 +12,7 @@ import binascii
 import contextlib
 import hashlib
 import json
+import math
 import os
 import shutil
 import tempfile
@@ -155,11 +156,11 @@ def opened(name: str, size: int) -> Pixels | None:
     try:
         with (folder / "names.jsonl").open(encoding="ascii") as lines:
             names = tuple(str(json.loads(line)) for line in lines)
-        # Open to writing, though nobody writes: what is not, torch takes with a warning only.
         shape = len(names), size, size, 3
-        squares = np.memmap(folder / "squares.bin", np.uint8, "r+", shape=shape)
-        if (folder / "squares.bin").stat().st_size != squares.nbytes:
+        if (folder / "squares.bin").stat().st_size != math.prod(shape):
             return None
+        # Open to writing, though nobody writes: what is not, torch takes with a warning only.
+        squares = np.memmap(folder / "squares.bin", np.uint8, "r+", shape=shape)
         stock = _stock(folder, len(names)) if (folder / "places.npy").exists() else None
         os.utime(folder)
     except _UNREADABLE:

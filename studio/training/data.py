@@ -16,7 +16,7 @@ import numpy as np
 from PIL import Image
 
 from studio import photos, spec
-from studio.errors import DataError, PictureError
+from studio.errors import DataError
 from studio.photos import SUFFIXES as SUFFIXES
 from studio.training import cache, folder, framing, packs, readers
 from studio.training.cache import Pixels
@@ -33,6 +33,7 @@ Reading = Generator[tuple[int, int], None, "Pictures"]
 
 _AS_USUAL = Choices()
 _AHEAD = {"centre": 64, "random": 32, "native": 6}  # pictures read ahead: whole ones are large
+_LONG = 1800.0  # seconds that a pack may take to be read or scaled
 _FEW = 10  # of fewer pictures none is held out, unless the lot falls on one
 
 
@@ -165,6 +166,8 @@ def read_picture(path: Path, size: int) -> Image.Image:
 def _packs(path: Path) -> list[Path]:
     """The packs to learn from at a path; none if it is a folder of pictures. Raises DataError."""
     try:
+        if path.is_file() and path.suffix.lower() in SUFFIXES:
+            raise DataError(f"{path.name} is one picture.", "Put it into a folder of its own.")
         if not path.is_dir():
             return [path]
         found = sorted(p for p in path.glob("*.npz") if packs.is_pack(p))
@@ -181,20 +184,21 @@ def _packs(path: Path) -> list[Path]:
 def _of_packs(paths: list[Path], size: int, count: int, seed: int, choices: Choices) -> Reading:
     found: list[packs.Pack] = []
     for place, path in enumerate(paths):
-        asked = readers.asked(lambda path=path: packs.read_pack(path))
+        asked = readers.asked(lambda path=path: packs.read_pack(path), _LONG)
         found.append((yield from _waited(asked, place, len(paths))))
     whole = [pack for pack in found if not pack.parts]
     # Parts that lie beside pictures are what those were composed from.
-    pack = packs.joined(whole, size) if whole else found[0]
-    if pack.parts:
-        pack = yield from packs.compose(pack, size, count, seed)
-    pixels = packs.scaled(pack.pixels, size)
-    stock = Stock.of(pack.pixels) if choices.framing != "centre" and _fits(pack, size) else None
-    return Pictures(pixels, pack.labels, pack.classes, choices=choices, stock=stock)
-
-
-def _fits(pack: packs.Pack, size: int) -> bool:
-    return min(pack.pixels.shape[1:3]) >= size
+    if whole:
+        pack = yield from _waited(readers.asked(lambda: packs.joined(whole, size), _LONG))
+    else:
+        pack = yield from packs.compose(found[0], size, count, seed)
+    pixels = yield from _waited(readers.asked(lambda: packs.scaled(pack.pixels, size), _LONG))
+    fits = min(pack.pixels.shape[1:3]) >= size
+    stock = Stock.of(pack.pixels) if choices.framing != "centre" and fits else None
+    labels, classes = pack.labels, pack.classes
+    if not choices.labels:
+        labels, classes = np.full_like(labels, -1), ()
+    return Pictures(pixels, labels, classes, choices=choices, stock=stock)
 
 
 def _waited(
@@ -243,9 +247,10 @@ def _of_folder(place: Path, size: int, choices: Choices) -> Reading:
 
 def _scanned(place: Path, size: int) -> Generator[tuple[int, int], None, list[File]]:
     files: list[File] = []
-    for done, total, new in cache.scanned(place, size):
-        files += new
-        yield done, 2 * total  # they are read once more, to be kept
+    with contextlib.closing(cache.scanned(place, size)) as scan:
+        for done, total, new in scan:
+            files += new
+            yield done, 2 * total  # they are read once more, to be kept
     return files
 
 
@@ -264,7 +269,7 @@ def _filled(
     def prepared(file: File) -> _Prepared | str:
         try:
             return _prepared(place / file.path, size, choices, crops.get(file.path), most)
-        except PictureError as error:
+        except Exception as error:  # whatever a decoder makes of one file, the others are read
             if not place.exists():
                 raise folder.gone(place) from error
             return folder.reason(error, Path(file.path).name)
@@ -275,7 +280,7 @@ def _filled(
     with cache.writing(key, size, bytes_) as writer, contextlib.closing(reading):
         waiting = iter(wanted)
         for done, total, results in reading:
-            for file, result in zip(waiting, results):
+            for result, file in zip(results, waiting):
                 if isinstance(result, str):
                     skipped.append((file.path, result))
                 else:

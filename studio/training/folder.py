@@ -73,7 +73,7 @@ FLAGS = ("small", "extreme", "grey", "transparent", "animated", "converted", "fl
 
 
 def scan(
-    folder: Path, size: int, known: Mapping[str, File] = {}, patience: float = readers.PATIENCE
+    folder: Path, size: int, known: Mapping[str, File] = {}, patience: float | None = None
 ) -> Generator[tuple[int, int, list[File]], None, None]:
     """(done, total, new files) several times a second until all is seen; total grows while it lists.
 
@@ -108,16 +108,11 @@ def chosen(files: Sequence[File], choices: Choices) -> list[File]:
     kept = [f for f in files if f.result == "image" and f.path not in out]
     if choices.twins:
         return kept
-    there = {f.path for f in kept}
-    groups: set[str] = set()
-    firsts = []
+    # If the first of a group is left out by hand, the next stands for it.
+    firsts: dict[str, File] = {}
     for file in kept:
-        group = file.twin or file.path
-        # The first of a group may be left out by hand: then the next stands for it.
-        if group not in groups and (not file.twin or file.twin not in there):
-            firsts.append(file)
-        groups.add(group)
-    return firsts
+        firsts.setdefault(file.twin or file.path, file)
+    return list(firsts.values())
 
 
 def classes(paths: Sequence[str]) -> tuple[tuple[str, ...], list[int]]:
@@ -144,12 +139,13 @@ def colour(text: str) -> str:
     return f"#{red:02x}{green:02x}{blue:02x}"
 
 
-def reason(error: PictureError, name: str) -> str:
-    """An error of reading a picture, without its name: a file of a list carries that already."""
+def reason(error: Exception, name: str) -> str:
+    """Why a picture could not be read, without its name: a file of a list carries that already."""
+    if not isinstance(error, PictureError):
+        return f"damaged and cannot be read ({error})"
     text = error.message.removesuffix(".")
     for start in (f"{name} is ", f"{name} "):
-        if text.startswith(start):
-            return text.removeprefix(start)
+        text = text.removeprefix(start)
     return text
 
 
@@ -251,14 +247,12 @@ def _seen(folder: Path, name: str, known: Mapping[str, File]) -> File:
         if path.suffix.lower() not in _PICTURES and not _begins_as_picture(path):
             return File(name, "ignore", "not a picture", stamp=stamp)
         return _picture(path, name, stamp)
-    except PictureError as error:
-        if not path.exists():
-            return _lost(folder, name, FileNotFoundError(path))
-        return File(name, "error", reason(error, path.name), stamp=stamp)
     except OSError as error:
         return _lost(folder, name, error)
     except Exception as error:  # whatever a decoder makes of one file, the others are read
-        return File(name, "error", f"damaged and cannot be read ({error})", stamp=stamp)
+        if not path.exists():
+            return _lost(folder, name, FileNotFoundError(path))
+        return File(name, "error", reason(error, path.name), stamp=stamp)
 
 
 def _picture(path: Path, name: str, stamp: tuple[int, int]) -> File:

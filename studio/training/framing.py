@@ -16,7 +16,7 @@ from studio.training.choices import Choices, Crop
 
 _CLOSEST = 0.6  # the smallest random square, as a share of the shorter side
 _SPARE = 2  # the shorter side of a kept picture, in sides of the model's square
-_LANCZOS = Image.Resampling.LANCZOS
+_LANCZOS, _CUBIC = Image.Resampling.LANCZOS, Image.Resampling.BICUBIC
 
 
 @dataclass(frozen=True)
@@ -145,8 +145,8 @@ def varied(squares: np.ndarray, choices: Choices, rng: np.random.Generator) -> n
     if choices.jitter:
         brighter, harder = rng.uniform(-choices.jitter, choices.jitter, (2, count, 1))
         levels = (np.arange(256) - 127.5) * (1 + harder) + 127.5 * (1 + brighter)
-        table = levels.round().clip(0, 255).astype(np.uint8)
-        squares = np.stack([levels[square] for levels, square in zip(table, squares)])
+        tables = levels.round().clip(0, 255).astype(np.uint8)
+        squares = np.stack([table[square] for table, square in zip(tables, squares)])
     return squares
 
 
@@ -155,7 +155,8 @@ def _anywhere(picture: np.ndarray, size: int, die: np.ndarray) -> np.ndarray:
     side = min(high, wide) * (_CLOSEST + (1 - _CLOSEST) * die[0])
     left, top = (wide - side) * die[1], (high - side) * die[2]
     box = left, top, min(left + side, wide), min(top + side, high)
-    square = _image(picture).resize((size, size), _LANCZOS, box=box)
+    # Hardly made smaller, so the longer filter would cost half as much again and show nothing.
+    square = _image(picture).resize((size, size), _CUBIC, box=box)
     return np.asarray(square).reshape(size, size, -1)
 
 

@@ -11,6 +11,7 @@ import threading
 import time
 from collections import deque
 from collections.abc import Callable, Generator, Iterable
+from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Generic, TypeVar
 
 from studio.errors import DataError
@@ -24,7 +25,7 @@ _PARTING = 0.2  # seconds to wait for threads that are told to end
 
 
 def workers() -> int:
-    return max(2, min(4, os.cpu_count() or 2))
+    return max(2, min(4, (os.cpu_count() or 2) - 1))
 
 
 def read(
@@ -32,17 +33,17 @@ def read(
     things: Iterable[Thing],
     late: Callable[[Thing], Result],
     threads: int | None = None,
-    patience: float = PATIENCE,
+    patience: float | None = None,
     ahead: int = 1024,
 ) -> Generator[tuple[int, int, list[Result]], None, None]:
     """(done, total, results) of `call` on each of `things`, in their order, several times a second,
     even if there is nothing new. `total` grows while `things` are still drawn.
 
     `late` makes the result of a thing that took longer than `patience` seconds. At most `ahead` results
-    wait for an earlier one. Raises what `call` or
-    `things` raise, and DataError if many things are late or `things` themselves are.
+    wait for an earlier one. Raises what `call` or `things` raise, and DataError if many things are late
+    or `things` themselves are.
     """
-    line = _Line(call, things, late, patience, ahead)
+    line = _Line(call, things, late, PATIENCE if patience is None else patience, ahead)
     try:
         line.start(workers() if threads is None else threads)
         while True:
@@ -54,7 +55,9 @@ def read(
         line.close()
 
 
-def asked(call: Callable[[], Result], patience: float = PATIENCE) -> Generator[None, None, Result]:
+def asked(
+    call: Callable[[], Result], patience: float | None = None
+) -> Generator[None, None, Result]:
     """What `call` returns; yields while it is waited for. Raises DataError if it takes too long."""
     results: list[Result] = []
 
@@ -65,6 +68,24 @@ def asked(call: Callable[[], Result], patience: float = PATIENCE) -> Generator[N
         results += new
         yield
     return results[0]
+
+
+def ahead(
+    call: Callable[[Thing], Result], things: Iterable[Thing], threads: int = 2, depth: int = 4
+) -> Generator[Result, None, None]:
+    """`call` on each of `things`, in their order, each made before it is asked for: for work that waits
+    for nobody, as cutting the pictures of the next steps."""
+    pool = ThreadPoolExecutor(threads, "ahead")
+    made: deque[Future[Result]] = deque()
+    try:
+        for thing in things:
+            made.append(pool.submit(call, thing))
+            if len(made) > depth:
+                yield made.popleft().result()
+        while made:
+            yield made.popleft().result()
+    finally:
+        pool.shutdown(cancel_futures=True)
 
 
 class _Line(Generic[Thing, Result]):
