@@ -18,12 +18,12 @@ from conftest import REPOSITORY, TINY_OPTIONS, tiny_network
 from PIL import Image
 
 from studio import cli, recipes, spec
-from studio.commands import train as train_command
 from studio.commands import training
 from studio.commands.train import Train
 from studio.diffusion.correctors import CORRECTORS
+from studio.engine import training_run
 from studio.engine.jobs import SampleJob
-from studio.training.trainer import Training
+from studio.training.plan import Training
 from studio.weights.formats import native
 from studio.weights.model import ModelInfo
 
@@ -377,15 +377,15 @@ def test_sub_folders_are_classes(run, folder, tmp_path):
 
 @pytest.mark.skipif(os.name != "posix", reason="signals of POSIX")
 def test_ctrl_c_stops_after_the_step_and_saves(run, folder, home, monkeypatch):
-    plain = train_command.train
+    plain = training_run.train
 
-    def interrupting(trainer, save_seconds):
-        for step in plain(trainer, save_seconds):
+    def interrupting(*settings):
+        for step in plain(*settings):
             if step.step == 2:
                 os.kill(os.getpid(), signal.SIGINT)
             yield step
 
-    monkeypatch.setattr(train_command, "train", interrupting)
+    monkeypatch.setattr(training_run, "train", interrupting)
     before = signal.getsignal(signal.SIGINT)
     words = ["train", folder, "--out", "mine", *SMALL, "--steps", 50]
     code, said = run(*words)

@@ -11,9 +11,8 @@ from collections.abc import Callable, Generator, Iterator
 from pathlib import Path
 from typing import Any
 
-from studio import cli, paths, spec, terminal
-from studio.errors import SpecError
-from studio.training import data
+from studio import cli, spec, terminal
+from studio.training import data, runs
 from studio.training.data import Pictures
 from studio.training.log import Log
 from studio.training.loop import TrainStep
@@ -23,13 +22,7 @@ _ELSEWHERE = ("data", "json", "device")  # what comes first, and what makes no d
 
 def folder(out: str) -> Path:
     """Where a run called `out` is kept. Raises SpecError if it is missing or no name."""
-    if not out:
-        raise SpecError("The model needs a name.", "Give it with --out NAME.")
-    if "/" in out or "\\" in out:
-        return Path(out).expanduser()
-    if out.startswith(".") or not out.isprintable():
-        raise SpecError(f"“{out}” is no name for a model.", "Use letters and digits.")
-    return paths.user_dir() / "models" / out
+    return runs.place(out)
 
 
 def command_line(name: str, command: Any) -> str:
@@ -38,7 +31,7 @@ def command_line(name: str, command: Any) -> str:
     words = ["score-studio", name, *given]
     for field in dataclasses.fields(command):
         value, flag = getattr(command, field.name), f"--{cli.flag(field)}"
-        if field.name in _ELSEWHERE or value == _default(field):
+        if field.name in _ELSEWHERE or value == default(field):
             continue
         if spec.hints(type(command))[field.name] == tuple[str, ...]:  # said again for each
             words += [word for text in value for word in (flag, text)]
@@ -105,7 +98,7 @@ def interrupts() -> Iterator[threading.Event]:
         signal.signal(signal.SIGINT, before)
 
 
-def _default(field: dataclasses.Field[Any]) -> Any:
+def default(field: dataclasses.Field[Any]) -> Any:
     if field.default_factory is not dataclasses.MISSING:
         return field.default_factory()
     return field.default

@@ -1,7 +1,7 @@
 """Events: frozen values that cross from the worker thread to whoever listens.
 
-Of Progress, Transfer, Picture, Shares, Levels and Standing only the newest of a lane waits; Metrics of a lane
-and name wait as one; everything else waits in order and is never lost.
+Of Progress, Transfer, Picture, Shares, Levels and Standing only the newest of a lane waits; Metrics of
+a lane and name wait as one; everything else waits in order and is never lost.
 """
 
 from __future__ import annotations

@@ -2,9 +2,14 @@
 
 from __future__ import annotations
 
+import dataclasses
+import math
 import platform
+from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
+from studio import spec
 from studio.paths import atomic
 from studio.training.data import Pictures
 from studio.weights import devices
@@ -23,29 +28,73 @@ def text(
     curve: list[tuple[int, float]],
     seconds: float,
     device: str,
+    plan: Any = None,
+    held: int = 0,
+    measures: Sequence[tuple[int, float, float, float]] = (),
+    samples: str = "",
 ) -> str:
-    """The card as Markdown. `curve` is (step, smoothed loss)."""
-    classes = ", ".join(pictures.classes) or "none"
-    rows = "\n".join(f"| {at} | {loss:.4f} |" for at, loss in curve)
-    return f"""# {name}
+    """The card as Markdown. `curve` is (step, smoothed loss), `measures` (step, held-out loss, bits,
+    share learned by heart), `plan` a Spec, whose settings are told, `samples` a file beside the card.
+    """
+    kept = f", of which {held} were held out" if held else ""
+    parts = [
+        f"# {name}\n\n{MARK}",
+        f"![samples]({samples})" if samples else "",
+        _table(
+            ("", ""),
+            [
+                ("trained on", f"{data}: {len(pictures)} pictures{kept}"),
+                ("classes", ", ".join(pictures.classes) or "none"),
+                ("steps", str(step)),
+                ("time", f"{duration(seconds)} on {machine(device)}"),
+            ],
+        ),
+        f"Made by\n\n    {command}",
+        _table(("step", "loss (smoothed)"), [(str(at), f"{loss:.4f}") for at, loss in curve]),
+        _measured(measures),
+        _settings(plan),
+    ]
+    return "\n\n".join(filter(None, parts)) + "\n"
 
-{MARK}
 
-| | |
-|---|---|
-| trained on | {data}: {len(pictures)} pictures |
-| classes | {classes} |
-| steps | {step} |
-| time | {duration(seconds)} on {machine(device)} |
+def _table(head: tuple[str, ...], rows: Sequence[tuple[str, ...]]) -> str:
+    rule = "|---|---|" if not any(head) else "|" + "---:|" * len(head)
+    lines = [" | ".join(row) for row in (head, *rows)]
+    return "\n".join([f"| {lines[0]} |", rule, *(f"| {line} |" for line in lines[1:])])
 
-Made by
 
-    {command}
+def _measured(measures: Sequence[tuple[int, float, float, float]]) -> str:
+    """What was measured on held-out pictures; "" where nothing was."""
+    rows = [row for row in measures if math.isfinite(row[1])]
+    if not rows:
+        return ""
+    head = ("step", "held-out loss", "bits per dimension, at most", "learned by heart")
+    told = [(str(s), f"{a:.4f}", f"{b:.3f}", f"{100 * c:.0f} %") for s, a, b, c in rows]
+    return "On the held-out pictures, under the same noise:\n\n" + _table(head, told)
 
-| step | loss (smoothed) |
-|---:|---:|
-{rows}
-"""
+
+def _settings(plan: Any) -> str:
+    """The settings of a plan that are not as they always are."""
+    if plan is None:
+        return ""
+    usual = type(plan)()
+    changed = []
+    for field in spec.fields(plan):
+        value = getattr(plan, field.name)
+        if value != getattr(usual, field.name):
+            changed.append((spec.label(field).lower(), _said(value)))
+    return _table(("", ""), changed) if changed else ""
+
+
+def _said(value: Any) -> str:
+    if dataclasses.is_dataclass(value):
+        inside = ", ".join(
+            f"{spec.label(f).lower()} {getattr(value, f.name):g}"
+            for f in spec.fields(value)
+            if isinstance(getattr(value, f.name), int | float)
+        )
+        return f"{spec.title(type(value))}{inside and f': {inside}'}"  # type: ignore[arg-type]
+    return ", ".join(map(str, value)) if isinstance(value, tuple) else str(value)
 
 
 def write(folder: Path, content: str) -> bool:

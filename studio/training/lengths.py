@@ -35,6 +35,8 @@ SHORTEST, LONGEST = 0.02, 0.25
 _RATIO = 1.25  # between the steps at which averages are written down
 _KEPT = 6.0  # times: what is older than this share of the run has no part in its averages any more
 _MOST_BINS = 100_000
+#: Files that are kept at most.
+MOST = 10
 _RIDGE = (
     1e-6  # against large factors of alternating sign, which blow up the rounding of what was kept
 )

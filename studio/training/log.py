@@ -1,4 +1,5 @@
-"""The loss curve of a run, kept beside it as `log.csv` so that it survives a resume."""
+"""The curves of a run, kept beside it so that they survive a resume: `log.csv` of its loss and pace,
+`measures.csv` of what was measured on held-out pictures."""
 
 from __future__ import annotations
 
@@ -11,8 +12,8 @@ from pathlib import Path
 from studio.errors import SaveError
 from studio.paths import atomic
 from studio.training.loop import TrainStep
+from studio.training.runs import LOG, MEASURES
 
-NAME = "log.csv"
 _FIELDS = ("step", "loss", "pictures_per_second", "seconds")
 _SMOOTHING = 0.98
 _SECONDS_BETWEEN_ROWS = 10.0
@@ -24,7 +25,7 @@ class Log:
     """Smoothed loss, speed and time of a run, from the step it begins or goes on at."""
 
     def __init__(self, folder: Path, step: int) -> None:
-        self._path = folder / NAME
+        self._path = folder / LOG
         self.rows: list[Row] = [row for row in _read(self._path) if row[0] <= step]
         self.loss = self.rows[-1][1] if self.rows else math.nan
         self.speed = 0.0  # pictures a second of late
@@ -32,10 +33,12 @@ class Log:
         self._step = step
         self._at = self._written = time.monotonic()
 
-    def add(self, step: TrainStep, batch: int) -> None:
-        """Take note of a step; a row is kept every few seconds."""
+    def add(self, step: TrainStep, batch: int, took: float | None = None) -> None:
+        """Take note of a step; a row is kept every few seconds. It took all the time since the last one,
+        unless said."""
         now = time.monotonic()
-        self._step, took, self._at = step.step, now - self._at, now
+        took = now - self._at if took is None else took
+        self._step, self._at = step.step, now
         self.seconds += took
         if math.isnan(step.loss):  # the last save of a run, no step of its own
             return
@@ -53,6 +56,13 @@ class Log:
         """What has gone by since the last step was no training: it counts for nothing."""
         self._at = time.monotonic()
 
+    def back(self, step: int) -> None:
+        """The run was put back to a step: what came after it is no part of it."""
+        self._step = step
+        self.rows = [row for row in self.rows if row[0] <= step]
+        if self.rows:
+            self.loss = self.rows[-1][1]
+
     def close(self) -> None:
         """Keep the last row."""
         self._write(time.monotonic())
@@ -66,14 +76,31 @@ class Log:
         self._written = now
         if not math.isnan(self.loss) and (not self.rows or self.rows[-1][0] < self._step):
             self.rows.append((self._step, self.loss, self.speed, self.seconds))
-        # The curve is worth less than the run: a full disk is told where the model is saved.
-        rows = [(s, f"{a:.6g}", f"{b:.6g}", f"{c:.6g}") for s, a, b, c in self.rows]
-        with (
-            contextlib.suppress(SaveError),
-            atomic(self._path) as temporary,
-            temporary.open("w", newline="", encoding="utf-8") as file,
-        ):
-            csv.writer(file).writerows([_FIELDS, *rows])
+        _keep(self._path, _FIELDS, self.rows)
+
+
+class Measures:
+    """What was measured of a run: (step, held-out loss, bits per dimension, share learned by heart)."""
+
+    def __init__(self, folder: Path, step: int) -> None:
+        self._path = folder / MEASURES
+        self.rows: list[Row] = [row for row in _read(self._path) if row[0] <= step]
+
+    def add(self, step: int, held_out: float, bits: float, memorised: float) -> None:
+        self.rows = [row for row in self.rows if row[0] < step]
+        self.rows.append((step, held_out, bits, memorised))
+        _keep(self._path, ("step", "held_out", "bits", "memorised"), self.rows)
+
+
+def _keep(path: Path, names: tuple[str, ...], rows: list[Row]) -> None:
+    # The curves are worth less than the run: a full disk is told where the model is saved.
+    told = [(s, f"{a:.6g}", f"{b:.6g}", f"{c:.6g}") for s, a, b, c in rows]
+    with (
+        contextlib.suppress(SaveError),
+        atomic(path) as temporary,
+        temporary.open("w", newline="", encoding="utf-8") as file,
+    ):
+        csv.writer(file).writerows([names, *told])
 
 
 def _read(path: Path) -> list[Row]:

@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 _RETRY_SECONDS = 10.0
+_NO_NUMBER = "The loss was not a number."
 
 
 @dataclass(frozen=True)
@@ -89,6 +90,8 @@ class Guard:
     def __init__(self, run: Returning) -> None:
         self.run = run
         self._falls, self._beyond = 0, 0
+        #: Set to False, nothing is saved when the run is left.
+        self.keep = True
         #: Whether the last loss was as losses are: what is saved now is worth going back to.
         self.calm = True
         self._forget()
@@ -100,13 +103,13 @@ class Guard:
     def amiss(self, loss: float) -> str:
         """What is wrong with the run, given the loss of its last step; "" if nothing is."""
         if not math.isfinite(loss):
-            return "the loss was not a number"
+            return _NO_NUMBER
         self._late.append(loss)
         high = statistics.median(self._late)
         limit = self._mean + abs(self._mean) + self._far * self._spread
         self.calm = self._seen <= 50 or loss <= limit
         if self._seen > 50 and len(self._late) == self._few and high > limit:
-            return f"the loss rose from {self._mean:.3g} to {high:.3g}"
+            return f"The loss rose from {self._mean:.3g} to {high:.3g}."
         if not self.calm:
             return ""  # what is out of the usual does not say what is usual
         self._seen += 1
@@ -122,7 +125,7 @@ class Guard:
         self._beyond = max(self._beyond, fell + 100)
         if self._falls >= self._most:
             raise StudioError(
-                f"Training cannot get past step {fell}: {reason}, {self._falls} times in a row.",
+                f"Training cannot get past step {fell}, tried {self._falls} times. {reason}",
                 "The last good state is saved. Try a lower learning rate, or full precision.",
             )
         self._forget()
@@ -180,7 +183,7 @@ def train(
         saving.needed &= isinstance(error, SaveError)
         raise
     finally:
-        if saving.needed:
+        if saving.needed and (guard is None or guard.keep):
             run.save()
 
 
@@ -191,7 +194,7 @@ def _advanced(run: Run, guard: Guard | None) -> tuple[float, str]:
     except LostFooting:
         if guard is None:
             raise
-        return math.nan, "the loss was not a number"
+        return math.nan, _NO_NUMBER
     return loss, guard.amiss(loss) if guard else ""
 
 

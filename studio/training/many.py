@@ -144,6 +144,11 @@ def launched() -> int:
         return 1
 
 
+def main() -> bool:
+    """Whether this process is the one that writes, draws and speaks."""
+    return launched() == 1 or os.environ.get("RANK", "0") == "0"
+
+
 def team(device: str) -> Team:
     """Those that this process was launched with. `device`: "cpu" keeps all of them off accelerators.
 

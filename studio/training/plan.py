@@ -76,6 +76,14 @@ class Training:
     )
 
 
+def usual_rate(plan: Training) -> float:
+    """The learning rate that suits what is trained."""
+    if plan.train == "adapters":
+        return 1e-3  # of little that starts at nothing
+    # From trained weights, faster steps forget more than they learn.
+    return 1e-4 if plan.start else Training.rate
+
+
 @dataclass(frozen=True)
 class Preset:
     """A plan for people who do not want to make one: what it changes in another."""

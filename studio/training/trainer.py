@@ -26,6 +26,7 @@ from studio.training.lengths import Averages
 from studio.training.many import ALONE, Team
 from studio.training.optimization import Shuffled
 from studio.training.plan import Training
+from studio.training.runs import RESUME as RESUME
 from studio.training.sizes import resized
 from studio.weights import tensors
 from studio.weights.formats import native
@@ -35,8 +36,6 @@ if TYPE_CHECKING:
     from torch import Tensor, nn
 
     from studio.training.data import Pictures
-
-RESUME = "resume.safetensors"
 
 #: What may change when a run is resumed.
 _MAY_CHANGE = {

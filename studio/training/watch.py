@@ -28,10 +28,10 @@ if TYPE_CHECKING:
 
 LEVELS = 12
 _KEEP = 0.99
-_POINTS, _BITS_POINTS = 128, 256  # (picture, noise level) pairs that are measured
+_POINTS = 128, 256  # (picture, noise level) pairs that loss and bits are measured at
 _AT_ONCE = 32
 _NO_STEP = 1 << 40  # whose noise no step of a training has
-_MOST = 20_000  # pictures that samples are compared with
+_MOST, _CHUNK = 20_000, 1024  # pictures that samples are compared with, and at once
 _SIDE = 32  # pixels of the pictures that are compared
 
 
@@ -70,10 +70,14 @@ class HeldOut:
     """Measures a network on pictures that it does not learn from, always with the same noise, so that
     figures of different steps can be compared."""
 
-    def __init__(self, data: Pictures, info: ModelInfo, plan: Training, device: str) -> None:
-        self._data, self._info, self._plan, self._device = data, info, plan, device
+    def __init__(
+        self, data: Pictures, info: ModelInfo, plan: Training, device: str, effort: float = 1.0
+    ) -> None:
+        """`effort` up to 1: how many of the usual (picture, noise level) pairs are measured."""
+        self._info, self._plan, self._device = info, plan, device
+        self._points, self._bits_points = (max(16, round(effort * n)) for n in _POINTS)
         rng = np.random.default_rng(plan.seed)
-        chosen = np.linspace(0, len(data) - 1, min(len(data), _POINTS)).astype(np.int64)
+        chosen = np.linspace(0, len(data) - 1, min(len(data), max(_POINTS))).astype(np.int64)
         self._pixels = coloured(torch.from_numpy(_plain(data, chosen, rng)), info.colours)
         known = bool(data.classes) and data.classes == info.classes
         self._labels = torch.from_numpy(data.labels[chosen]) if known else None
@@ -83,10 +87,10 @@ class HeldOut:
         """(loss, bound on the bits per dimension)."""
         span = self._info.value_range
         x = pictures.to_state(self._pixels, span)
-        losses = self._losses(net, self._plan.objective, _POINTS, x)
+        losses = self._losses(net, self._plan.objective, self._points, x)
         share = torch.rand(x.shape, generator=torch.Generator().manual_seed(1))
         spread = pictures.dequantized(self._pixels, span, share)
-        errors = self._losses(net, LikelihoodWeighted(), _BITS_POINTS, spread)
+        errors = self._losses(net, LikelihoodWeighted(), self._bits_points, spread)
         return float(losses.double().mean()), bits_bound(self._info.sde, spread, errors, span)
 
     def _losses(self, net: nn.Module, objective: Objective, points: int, x_0: Tensor) -> Tensor:
@@ -131,39 +135,47 @@ class Memory:
     """
 
     def __init__(self, learned: Pictures, held: Pictures, mirrored: bool, seed: int = 0) -> None:
-        rng = np.random.default_rng(seed)
-        chosen = np.arange(len(learned))
-        if len(chosen) > _MOST:
-            chosen = np.sort(rng.choice(chosen, _MOST, replace=False))
-        self._learned = np.concatenate(
-            [_plain(learned, chosen[i : i + 1024], rng) for i in range(0, len(chosen), 1024)]
-        )
-        if mirrored:
-            self._learned = np.concatenate([self._learned, self._learned[:, :, ::-1]])
-        self._small = _reduced(self._learned)
+        self._learned, self._seed = learned, seed
+        self._places = np.arange(len(learned))
+        if len(learned) > _MOST:
+            rng = np.random.default_rng(seed)
+            self._places = np.sort(rng.choice(self._places, _MOST, replace=False))
+        self._turns = (1, -1) if mirrored else (1,)
+        starts = range(0, len(self._places), _CHUNK)
+        self._small = [_reduced(self._chunk(first)) for first in starts]
         self._usual = math.nan
         if len(held):
-            some = _plain(held, np.arange(min(len(held), 256)), rng)
+            some = _plain(held, np.arange(min(len(held), 256)), np.random.default_rng(seed))
             self._usual = float(np.quantile(self._find(some)[1], 0.1))
 
     def nearest(self, samples: np.ndarray) -> Nearest:
         """Of uint8 samples (N, H, W, C)."""
-        places, distance = self._find(samples)
+        where, distance = self._find(samples)
+        found = [
+            self._chunk(place - place % _CHUNK)[place % _CHUNK][:, ::turn] for place, turn in where
+        ]
         near = np.maximum(0.0, 1 - distance / self._usual) if self._usual > 0 else math.nan
-        return Nearest(self._learned[places], distance, float(np.mean(near)))
+        return Nearest(np.stack(found), distance, float(np.mean(near)))
 
-    def _find(self, samples: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """(which is nearest (N,), how far it is (N,))."""
-        x = _reduced(_like(samples, self._learned.shape[3]))
-        best, where = np.full(len(x), np.inf, np.float32), np.zeros(len(x), np.int64)
-        for first in range(0, len(self._small), 2048):
-            y = self._small[first : first + 2048]
-            square = (x**2).sum(1)[:, None] + (y**2).sum(1)[None] - 2 * x @ y.T
-            place = square.argmin(1)
-            value = np.take_along_axis(square, place[:, None], 1)[:, 0]
-            where = np.where(value < best, first + place, where)
-            best = np.minimum(value, best)
-        return where, 255 * np.sqrt(np.maximum(best, 0) / x.shape[1])
+    def _chunk(self, first: int) -> np.ndarray:
+        """Some of the pictures; the same ones however often they are asked for."""
+        rng = np.random.default_rng((self._seed, first))
+        return _plain(self._learned, self._places[first : first + _CHUNK], rng)
+
+    def _find(self, samples: np.ndarray) -> tuple[list[tuple[int, int]], np.ndarray]:
+        """(which is nearest and the way it is turned, how far it is) of each."""
+        small = _reduced(_like(samples, self._learned.colours))
+        best = np.full(len(small), np.inf, np.float32)
+        where = [(0, 1)] * len(small)
+        for turn in self._turns:
+            x = _unit(small[:, :, ::turn])
+            for k, chunk in enumerate(self._small):
+                y = _unit(chunk)
+                square = (x**2).sum(1)[:, None] + (y**2).sum(1)[None] - 2 * x @ y.T
+                for i in np.flatnonzero(square.min(1) < best):
+                    best[i] = square[i].min()
+                    where[i] = k * _CHUNK + int(square[i].argmin()), turn
+        return where, 255 * np.sqrt(np.maximum(best, 0) / small[0].size)
 
 
 def _plain(data: Pictures, places: np.ndarray, rng: np.random.Generator) -> np.ndarray:
@@ -173,15 +185,17 @@ def _plain(data: Pictures, places: np.ndarray, rng: np.random.Generator) -> np.n
 
 
 def _reduced(pixels: np.ndarray) -> np.ndarray:
-    """Pictures as float32 (N, D), from -1/2 to 1/2, no larger than is compared."""
-    parts = []
-    for first in range(0, len(pixels), 1024):
-        x = torch.from_numpy(np.ascontiguousarray(pixels[first : first + 1024]))
-        x = x.permute(0, 3, 1, 2).float() / 255 - 0.5
-        if x.shape[-1] > _SIDE:
-            x = torch.nn.functional.adaptive_avg_pool2d(x, _SIDE)
-        parts.append(x.flatten(1).numpy())
-    return np.concatenate(parts)
+    """Pictures uint8 (N, H, W, C), no larger than is compared."""
+    if pixels.shape[1] <= _SIDE:
+        return pixels
+    x = torch.from_numpy(np.ascontiguousarray(pixels)).permute(0, 3, 1, 2).float()
+    small = torch.nn.functional.adaptive_avg_pool2d(x, _SIDE).round().to(torch.uint8)
+    return small.permute(0, 2, 3, 1).numpy()
+
+
+def _unit(pixels: np.ndarray) -> np.ndarray:
+    """float32 (N, D), from -1/2 to 1/2."""
+    return pixels.reshape(len(pixels), -1).astype(np.float32) / 255 - 0.5
 
 
 def _like(pixels: np.ndarray, colours: int) -> np.ndarray:
@@ -212,5 +226,4 @@ def largest_distance(data: Pictures, info: ModelInfo, seed: int = 0) -> float:
 
 
 def _flat(data: Pictures, places: np.ndarray, info: ModelInfo) -> np.ndarray:
-    pixels = _like(_plain(data, places, np.random.default_rng(0)), info.colours)
-    return pixels.reshape(len(pixels), -1).astype(np.float32) / 255 - 0.5
+    return _unit(_like(_plain(data, places, np.random.default_rng(0)), info.colours))
