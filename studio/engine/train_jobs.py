@@ -129,16 +129,15 @@ def _read(
     """The pictures to learn from; what is sent meanwhile goes into the inbox. Raises DataError if there
     are none."""
     reading = data.read(Path(where).expanduser(), plan.size, compositions, plan.seed, choices)
-    said_at, words = 0.0, "Reading the pictures"
+    said_at = time.perf_counter()
     while True:
         try:
             done, total = next(reading)
         except StopIteration as end:
             return end.value
         if time.perf_counter() - said_at > 0.5:
-            counted = f": {done:,} of {total:,}" if total else ""
-            inbox.append((yield Note(words + (counted if said_at else ""))))
             said_at = time.perf_counter()
+            inbox.append((yield Note(f"Reading the pictures: {done:,} of {total:,}")))
 
 
 # -- what is there --------------------------------------------------------------------------------
