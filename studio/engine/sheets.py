@@ -67,20 +67,22 @@ def keep(folder: Path, sheet: Sheet) -> Path:
 
 def sheets(folder: Path) -> list[Sheet]:
     """The sheets that were drawn of the run in `folder`, by step. Those that are damaged are left out."""
-    found = []
-    for row in _rows(folder):
-        try:
-            found.append(_sheet(folder / SAMPLES, row))
-        except (
-            OSError,
-            ValueError,
-            KeyError,
-            TypeError,
-            SyntaxError,
-            Image.DecompressionBombError,
-        ):
-            continue
-    return found
+    return [sheet for row in _rows(folder) if (sheet := _read(folder, row)) is not None]
+
+
+def last_sheet(folder: Path) -> Sheet | None:
+    """The last of the sheets of a run; None if there is none."""
+    found = (_read(folder, row) for row in reversed(_rows(folder)))
+    return next((sheet for sheet in found if sheet is not None), None)
+
+
+def _read(folder: Path, row: dict[str, Any]) -> Sheet | None:
+    try:
+        return _sheet(folder / SAMPLES, row)
+    except (OSError, ValueError, LookupError, TypeError, ArithmeticError, SyntaxError):
+        return None
+    except Image.DecompressionBombError:
+        return None
 
 
 def _sheet(place: Path, row: dict[str, Any]) -> Sheet:
