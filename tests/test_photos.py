@@ -506,3 +506,32 @@ def test_scaling_does_not_draw_in_hidden_colours():
     small = photos.resized(cut_out, (3, 3))
     seen = small[..., 3] > 8
     assert (np.abs(small[seen][:, 0].astype(int) - 250) < 12).all()
+
+
+# -- one of many ----------------------------------------------------------------------------------
+
+
+def test_a_glance_tells_what_the_file_is_like(tmp_path):
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    Image.fromarray(gradient(800, 600)).convert("CMYK").save(tmp_path / "a.jpg", exif=exif)
+    seen = photos.glance(tmp_path / "a.jpg", 100)
+    assert seen.size == (600, 800)
+    assert 100 <= min(seen.image.size) <= 200
+    assert seen.converted
+    assert not seen.transparent
+    assert not seen.animated
+
+
+def test_a_glance_lays_what_is_transparent_on_the_colour_that_is_asked_for(tmp_path):
+    Image.new("RGBA", (5, 4), (0, 0, 0, 0)).save(tmp_path / "a.png")
+    seen = photos.glance(tmp_path / "a.png", background="#336699")
+    assert seen.transparent
+    assert seen.image.getcolors() == [(20, (0x33, 0x66, 0x99))]
+
+
+def test_an_avif_that_this_pillow_cannot_read_is_called_by_its_name(tmp_path, monkeypatch):
+    monkeypatch.setattr(photos, "_formats", lambda: ("PNG", "JPEG"))
+    (tmp_path / "a.avif").write_bytes(b"\0\0\0\x18ftypavif" + bytes(64))
+    with pytest.raises(PictureError, match="an AVIF picture"):
+        photos.read(tmp_path / "a.avif")

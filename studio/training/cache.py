@@ -251,7 +251,7 @@ def _make_room(wanted: int, keep: str) -> None:
 def _no_room(why: str) -> DataError:
     return DataError(
         f"The pictures cannot be kept ready in {home()}: {why}.",
-        "Free some space, or train at a smaller size.",
+        "Free some space there, or open it to writing.",
     )
 
 
