@@ -162,7 +162,8 @@ def opened(name: str, size: int) -> Pixels | None:
         # Open to writing, though nobody writes: what is not, torch takes with a warning only.
         squares = np.memmap(folder / "squares.bin", np.uint8, "r+", shape=shape)
         stock = _stock(folder, len(names)) if (folder / "places.npy").exists() else None
-        os.utime(folder)
+        with contextlib.suppress(OSError):
+            os.utime(folder)  # so that it is not the first to go
     except _UNREADABLE:
         return None
     return Pixels(names, squares.view(np.ndarray), stock)
