@@ -6,16 +6,22 @@ from __future__ import annotations
 
 import json
 import zipfile
+from collections.abc import Generator
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from studio import spec
 from studio.engine import array_zip
+from studio.engine.events import Event, Note
 from studio.engine.paint import Layers, PaintJob, PaintRecipe
 from studio.errors import PictureError, StudioError
 from studio.paths import atomic
+
+if TYPE_CHECKING:
+    from studio.engine.engine import Context
 
 VERSION = 1
 _HEAD = "painting.json"
@@ -71,6 +77,17 @@ def load(path: Path) -> PaintJob:
             "What is kept of this painting is damaged.", "Paint it again from the photo."
         ) from error
     return job
+
+
+@dataclass(frozen=True)
+class KeptPainting:
+    """The job in a file, as a job: it is read when its turn comes."""
+
+    path: Path
+
+    def run(self, context: Context) -> Generator[Event, Any, None]:
+        yield Note("Opening the painting")
+        yield from load(self.path).run(context)
 
 
 def _head(file: zipfile.ZipFile) -> dict[str, Any]:

@@ -28,7 +28,6 @@ from studio.ui.keys import OwnKeys
 
 ROW = 34
 _PICTURE = 28
-_MOST_ROWS = 4  # shown at once
 
 
 class BranchStrip(QScrollArea):
@@ -36,9 +35,10 @@ class BranchStrip(QScrollArea):
 
     chosen = Signal(int)
 
-    def __init__(self, x_of: Callable[[float], float], parent: QWidget | None = None) -> None:
-        """`x_of` says where a log-SNR lies, in this widget's own width."""
-        super().__init__(parent)
+    def __init__(self, x_of: Callable[[float], float], most: int = 4) -> None:
+        """`x_of` says where a log-SNR lies, in this widget's own width; `most` rows are seen at once."""
+        super().__init__()
+        self._most = most
         self.setObjectName("branches")
         self.setWidgetResizable(True)
         self.setFrameShape(QScrollArea.Shape.NoFrame)
@@ -54,7 +54,7 @@ class BranchStrip(QScrollArea):
         """Show a tree as it is now, and which of its runs is looked at."""
         count = len(tree.nodes)
         self.setVisible(count > 1)
-        self.setFixedHeight(min(count, _MOST_ROWS) * ROW + 4)
+        self.setFixedHeight(min(count, self._most) * ROW + 4)
         new = count != len(self.rows.tree.nodes) or looked_at != self.rows.looked_at
         self.rows.show_tree(tree, looked_at)
         if new and count:

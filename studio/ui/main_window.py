@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -49,6 +50,7 @@ if TYPE_CHECKING:
 LAYOUT_VERSION = 1
 PROJECT = ".studio"  # what the canvas saves
 RUNS = (".traj", ".replay")  # what the sample mode saves of a run
+_MODES = {"paint": "canvas", "race": "compare", "grid": "compare"}  # by the kind of a recipe
 
 
 class MainWindow(QMainWindow):
@@ -57,6 +59,7 @@ class MainWindow(QMainWindow):
     def __init__(self, session: Session, on_close: Callable[[], None] | None = None) -> None:
         super().__init__()
         self.session = session
+        session.summon = lambda kind: self.page(_MODES[kind]) if kind in _MODES else None
         self._on_close = on_close
         self._closing = False
         self._painted = False
@@ -112,8 +115,9 @@ class MainWindow(QMainWindow):
         tab.status.connect(self.tell)
         tab.bug.connect(self.crashed)
         tab.leave.connect(self.turn_to)
+        tab.mark.connect(partial(self._mark, name))
         if name == "sample":
-            tab.race_requested.connect(self._race)  # type: ignore[attr-defined]
+            self._listen_to_sample(tab)
         place, chosen = self.modes.indexOf(blank), self.modes.currentWidget() is blank
         text, tip = self.modes.tabText(place), self.modes.tabToolTip(place)
         with QSignalBlocker(self.modes):
@@ -126,6 +130,25 @@ class MainWindow(QMainWindow):
         if self._painted:
             tab.shown()
         return tab
+
+    def _mark(self, name: str, word: str) -> None:
+        """Show a word beside a mode's title."""
+        number = list(TABS).index(name) + 1
+        text = f"{number}  {self.tr(TABS[name].title)}"
+        self.modes.setTabText(number - 1, f"{text} · {word}" if word else text)
+
+    def _listen_to_sample(self, tab: Any) -> None:
+        """What of its results is for other modes."""
+        tab.recipe_requested.connect(self._restore)
+        tab.painting_requested.connect(
+            lambda job, name: self._canvas().open_painting(job, name)  # type: ignore[attr-defined]
+        )
+        tab.sample_requested.connect(
+            lambda run, picture, name: self._canvas().open_sample(run, picture, name)  # type: ignore[attr-defined]
+        )
+
+    def _canvas(self) -> Tab:
+        return self.turn_to("canvas")
 
     def turn_to(self, name: str) -> Tab:
         """Show a mode."""
@@ -321,6 +344,10 @@ class MainWindow(QMainWindow):
             ("Ctrl+S", self.tr("Save the picture with its recipe")),
             ("Ctrl+E", self.tr("Export a film of the run")),
             ("Ctrl+O", self.tr("Restore the recipe in a PNG")),
+            ("Ctrl+Shift+Enter", self.tr("On a plan: check it by one real step")),
+            ("N Ctrl+S", self.tr("On a training: draw its samples now, save it now")),
+            (", . L", self.tr("On a training: to the samples before, after; play them")),
+            ("Alt+1 Alt+2", self.tr("Training: its pictures, how it learns; pages of Compare")),
             ("Enter F2 Del", self.tr("On a model: use it, rename it, remove it")),
         )
         cells = "".join(f"<tr><td><b>{k}</b>&nbsp;&nbsp;</td><td>{v}</td></tr>" for k, v in rows)
@@ -352,12 +379,13 @@ class MainWindow(QMainWindow):
         box.setAttribute(Qt.WidgetAttribute.WA_DeleteOnClose)
         box.open()
 
-    def _race(self, recipe: dict[str, Any]) -> None:
-        """Set up a race of kept results."""
-        tab = self.turn_to("compare")
+    def _restore(self, recipe: dict[str, Any]) -> None:
+        """Set up a recipe of the history in the mode that it is for."""
+        tab = self.turn_to(_MODES.get(str(recipe.get("kind")), "sample"))
+        tab.errors.clear()
         try:
             tab.open_recipe(recipe)
-            self.tell(self.tr("Lanes set from the history; Run starts them from one shared noise"))
+            self.tell(self.tr("Set from the history; Run begins"))
         except StudioError as error:
             tab.errors.show_error(error)
 
@@ -418,8 +446,7 @@ class MainWindow(QMainWindow):
             if recipe is None:
                 self.turn_to("canvas").open_path(path)
                 return
-            modes = {"paint": "canvas", "race": "compare", "grid": "compare"}
-            tab = self.page(modes.get(str(recipe.get("kind")), "sample"))
+            tab = self.page(_MODES.get(str(recipe.get("kind")), "sample"))
             lines = tab.changes(recipe)
             if not lines:
                 self.tell(
@@ -484,17 +511,20 @@ class MainWindow(QMainWindow):
         event.ignore()
         if self._closing:
             return
-        at_stake = [words for tab in self.tabs.values() if (words := tab.at_stake())]
+        at_stake = [tab for tab in self.tabs.values() if tab.at_stake()]
         self._closing = True
         spawn(self._close(at_stake))
 
-    async def _close(self, at_stake: list[str]) -> None:
+    async def _close(self, at_stake: list[Tab]) -> None:
+        lost = self.tr("Finished results stay in the history; the run under way is stopped.")
+        words = lost, self.tr("Stop and close"), ""
+        if all(tab.keeps for tab in at_stake):
+            words = "", self.tr("Save and quit"), self.tr("Keep going")
         if at_stake and not await ask(
             self,
             self.tr("Close the studio?"),
-            " ".join(at_stake),
-            self.tr("Finished results stay in the history; the run under way is stopped."),
-            self.tr("Stop and close"),
+            " ".join(tab.at_stake() for tab in at_stake),
+            *words,
         ):
             self._closing = False
             return

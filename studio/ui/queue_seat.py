@@ -6,12 +6,35 @@ from collections.abc import Callable
 from typing import Any
 
 from PySide6.QtCore import QObject, Signal
+from PySide6.QtWidgets import QPushButton
 
 from studio.engine.engine import Job
 from studio.engine.queue import Waiting, new_id
 from studio.errors import StudioError
 from studio.ui.runner import Runner
 from studio.ui.session import Session
+
+
+class QueueButton(QPushButton):
+    """Puts what is set into the queue. To wait is a choice only while something runs."""
+
+    def __init__(self, session: Session, tip: str) -> None:
+        super().__init__()
+        self._session, self._state, self._tip = session, "idle", tip
+        self.setText(self.tr("Add to queue"))
+        self.setObjectName("queueAdd")
+        session.queue.listen(self._show)
+        self.show_state("idle")
+
+    def show_state(self, state: str, why_not: str = "") -> None:
+        """How the mode's runner is, and why what is set cannot run, if it cannot."""
+        self._state = state
+        self.setEnabled(not why_not)
+        self.setToolTip(why_not or self._tip)
+        self._show()
+
+    def _show(self) -> None:
+        self.setVisible(self._state != "idle" or self._session.queue.running is not None)
 
 
 class Seat(QObject):
@@ -81,6 +104,7 @@ class Seat(QObject):
             job = self._begin(self._turn, self._plans.pop(self._turn.id, None))
         except StudioError as error:
             self.failed.emit(error)
+            self._session.refused.emit(error)
             self._over()
             return
         self._started = True

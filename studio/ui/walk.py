@@ -35,9 +35,10 @@ class Walk(QWidget):
         branch: QToolButton,
         picture: Callable[[Frame], np.ndarray],
         busy: Callable[[], bool],
-        parent: QWidget | None = None,
+        rows: int = 4,
     ) -> None:
-        super().__init__(parent)
+        """At most so many `rows` of branches are seen at once."""
+        super().__init__()
         self.setObjectName("walk")
         self.tree = Tree()
         self.node, self.live = -1, -1  # the run that is looked at, the run under way
@@ -49,7 +50,8 @@ class Walk(QWidget):
         self.timeline.setObjectName("timeline")
         self.playback = Playback(self.timeline)
         self.told = self.playback.told
-        self.strip = BranchStrip(self.timeline.x_of)
+        self.timeline.setMinimumHeight(self.timeline.sizeHint().height())
+        self.strip = BranchStrip(self.timeline.x_of, rows)
         self.kept = QLabel()
         self.kept.setObjectName("kept")
         self.kept.setProperty("role", "muted")
@@ -264,8 +266,9 @@ class Walk(QWidget):
     def _tell_kept(self) -> None:
         """How much is kept of the run that is looked at, and of what it may take."""
         way = self.trajectory
-        self.kept.setVisible(way is not None)
         self.branch_button.setEnabled(way is not None)
+        # What was taken out of another run takes nothing itself.
+        self.kept.setVisible(way is not None and bool(way.bytes or way.spilled))
         if way is None:
             return
         text = self.tr("{used} of {budget} kept").format(

@@ -134,7 +134,7 @@ async def under_way(tab: CanvasTab) -> None:
     """A long run that shows something."""
     tab.panel.sampler.set_value(SAMPLERS["pc"](steps=5000))
     tab.verbs.run.click()
-    await until(lambda: tab._frame is not None)
+    await until(lambda: tab.past.frame is not None)
 
 
 async def question(host: QWidget) -> QMessageBox:
@@ -584,5 +584,190 @@ def test_every_control_of_the_canvas_can_be_found_and_is_named(on_canvas: Any) -
             if button.isVisible() and button.objectName():
                 assert button.toolTip() or button.text(), button.objectName()
         assert tab.findChild(QLabel) is not None
+
+    on_canvas(work)
+
+
+# -- the past --------------------------------------------------------------------------------------
+
+
+def go_to(tab: CanvasTab, share: float) -> None:
+    """The playhead to a kept moment."""
+    times = tab.past.walk.timeline.times
+    tab.past.walk.timeline._scrub(times[int(share * (len(times) - 1))])
+
+
+def slow(tab: CanvasTab) -> None:
+    tab.panel.sampler.set_value(SAMPLERS["ancestral"](steps=12))
+
+
+def test_a_run_is_looked_back_at_and_left_with_another_mask(on_canvas: Any, picture: Path) -> None:
+    async def work(host: Host, tab: CanvasTab) -> None:
+        document = await painted(tab, picture)
+        slow(tab)
+        assert not tab.past.walk.isVisible()
+        await ran(tab)
+        first = tab.past.walk.result.pictures
+        assert tab.past.walk.isVisible()
+        go_to(tab, 0.5)
+        assert not tab.strip.accept_button.isEnabled()
+        tab.strip.accept()
+        assert (document.photo == document.base).all()
+        document.clear("mask")
+        mark(tab, "mask", 22, 16)
+        tab.past.walk.branch_button.click()
+        await until(lambda: tab.runner.busy)
+        await until(lambda: not tab.runner.busy)
+        trunk, branch = tab.past.walk.tree.nodes
+        assert branch.parent == trunk.id
+        made = branch.result.pictures
+        x, y, w, h = tab._box
+        where = document.mask[y : y + h, x : x + w]
+        assert (made[:, where == 0] == document.photo[y : y + h, x : x + w][where == 0]).all()
+        assert (made != first).any()
+        assert branch.result.recipe["sample"]["branches"]
+        assert tab.strip.accept_button.isEnabled()
+        tab.past.walk.look_at(trunk.id)
+        assert (tab.staging._results[0] == first[0]).all()
+        tab.strip.accept()
+        assert (document.photo[y : y + h, x : x + w] == first[0]).all()
+
+    on_canvas(work)
+
+
+def test_nothing_other_and_no_moment_are_said(on_canvas: Any, picture: Path) -> None:
+    async def work(host: Host, tab: CanvasTab) -> None:
+        await painted(tab, picture)
+        slow(tab)
+        await ran(tab)
+        tab.past.menu.first()
+        assert "Go back on the timeline" in host.said[-1]
+        go_to(tab, 0.5)
+        tab.past.menu.first()
+        assert "Nothing is other" in tab.errors.text
+        tab.past.branch(seed=5)
+        await until(lambda: not tab.runner.busy)
+        assert len(tab.past.walk.tree.nodes) == 2
+
+    on_canvas(work)
+
+
+def test_a_run_under_way_is_left_for_the_branch(on_canvas: Any, picture: Path) -> None:
+    async def work(host: Host, tab: CanvasTab) -> None:
+        await painted(tab, picture)
+        tab.panel.sampler.set_value(SAMPLERS["ancestral"](steps=400))
+        tab.verbs.run.click()
+        await until(lambda: len(tab.past.walk.timeline.times) > 6)
+        go_to(tab, 0.3)
+        tab.past.branch(sampler=SAMPLERS["dpm2m"](steps=4))
+        await until(lambda: len(tab.past.walk.tree.nodes) == 2 and not tab.runner.busy)
+        trunk, branch = tab.past.walk.tree.nodes
+        assert trunk.result is None
+        assert branch.result is not None
+        assert tab.strip.count == len(branch.result.pictures)
+
+    on_canvas(work)
+
+
+def test_another_photo_has_no_past(on_canvas: Any, picture: Path, tmp_path: Path) -> None:
+    async def work(host: Host, tab: CanvasTab) -> None:
+        await painted(tab, picture)
+        await ran(tab)
+        assert tab.past.walk.tree.nodes
+        tab.strip.accept()
+        assert tab.past.walk.tree.nodes, "what was accepted came of it"
+        tab.view.document.history.undo()
+        tab._marked("photo", (0, 0, 1, 1))
+        assert not tab.past.walk.tree.nodes
+        assert not tab.past.walk.isVisible()
+
+    on_canvas(work)
+
+
+def test_a_painting_waits_in_the_queue_with_its_picture(on_canvas: Any, picture: Path) -> None:
+    async def work(host: Host, tab: CanvasTab) -> None:
+        made: list[Finished] = []
+        tab.session.made.connect(lambda event, _: made.append(event))
+        document = await painted(tab, picture)
+        tab.panel.seed.set_value(31)
+        assert not tab.queue.button.isVisible()
+        await under_way(tab)
+        assert tab.queue.button.isVisible()
+        tab.panel.sampler.set_value(SAMPLERS["dpm2m"](steps=4))
+        before, mask = document.photo.copy(), document.mask.copy()
+        tab.queue.button.click()
+        await until(lambda: tab.session.queue.running is not None)
+        # What is painted after it was put there is not painted there.
+        document.clear("mask")
+        tab.runner.stop()
+        await until(lambda: made)
+        x, y, w, h = made[0].recipe["box"]
+        kept = mask[y : y + h, x : x + w] == 0
+        assert (made[0].pictures[:, kept] == before[y : y + h, x : x + w][kept]).all()
+        assert (made[0].pictures[:, ~kept] != before[y : y + h, x : x + w][~kept]).any()
+        await until(lambda: tab.session.queue.running is None)
+        assert not list(tab.session.queue.given("x").parent.iterdir())
+
+    on_canvas(work)
+
+
+def test_a_restored_painting_comes_again_until_something_is_changed(
+    on_canvas: Any, picture: Path
+) -> None:
+    async def work(host: Host, tab: CanvasTab) -> None:
+        await painted(tab, picture)
+        slow(tab)
+        await ran(tab)
+        go_to(tab, 0.6)
+        mark(tab, "mask", 12, 12)
+        tab.past.menu.first()
+        await until(lambda: len(tab.past.walk.tree.nodes) == 2 and not tab.runner.busy)
+        result = tab.past.walk.result
+        tab.view.document.history.mark(tab.view.document.history.state)
+        tab.open_painting(result.given, "kept")
+        await until(lambda: tab.view.document.name == "kept")
+        assert (tab.view.document.mask > 0).any()
+        await ran(tab)
+        assert (tab.past.walk.result.pictures == result.pictures).all()
+        mark(tab, "mask", 5, 5)
+        assert tab._whole is None
+        assert "Changed" in " ".join(host.said)
+
+    on_canvas(work)
+
+
+def test_a_sample_is_painted_on_from_a_moment_of_its_run(on_canvas: Any) -> None:
+    from studio.engine.events import Begun
+    from studio.engine.jobs import SampleJob
+    from studio.engine.paint import taken_out
+
+    async def work(host: Host, tab: CanvasTab) -> None:
+        job = SampleJob("tiny", SAMPLERS["ancestral"](steps=12), 3, 5, "cat")
+        found = list(job.run(Setting(Shelf(), "cpu", 1e9)))
+        run = taken_out(next(e.trajectory for e in found if isinstance(e, Begun)), 1)
+        tab.open_sample(run, found[-1].pictures[1], "seed 6")
+        await until(lambda: tab.view.document is not None)
+        assert tab.past.walk.isVisible()
+        assert (tab.view.document.photo == found[-1].pictures[1]).all()
+        mark(tab, "mask", 4, 4, radius=1)
+        tab.panel.count.setValue(2)
+        go_to(tab, 0.5)
+        tab.past.menu.first()
+        await until(lambda: len(tab.past.walk.tree.nodes) == 2 and not tab.runner.busy)
+        assert tab.errors.text == ""
+        trunk, branch = tab.past.walk.tree.nodes
+        assert branch.parent == trunk.id
+        mask = tab.view.document.mask
+        assert (branch.result.pictures[:, mask == 0] == found[-1].pictures[1][mask == 0]).all()
+        assert branch.result.recipe["origin"]["run"]["seed"] == 6
+        # And from there once more.
+        mark(tab, "mask", 2, 6, radius=1)
+        go_to(tab, 0.9)
+        tab.past.menu.first()
+        await until(lambda: len(tab.past.walk.tree.nodes) == 3 and not tab.runner.busy)
+        assert tab.past.walk.tree.nodes[2].parent == 1
+        go_to(tab, 0.3)
+        tab.past.branch(temperature=0.5)
+        assert "own temperature" in tab.errors.text
 
     on_canvas(work)

@@ -18,9 +18,11 @@ from PySide6.QtWidgets import QMessageBox
 from studio import app, spec
 from studio.diffusion.catalog import SAMPLERS
 from studio.engine.events import Finished
-from studio.engine.jobs import SampleJob
+from studio.engine.jobs import SampleJob, Setting
+from studio.engine.paint import PaintJob, PaintRecipe
 from studio.settings import Settings
 from studio.ui.branches import ROW
+from studio.ui.canvas.document import Document
 from studio.ui.main_window import MainWindow
 from studio.ui.tabs.sample import SampleTab
 
@@ -159,7 +161,7 @@ def test_results_of_other_modes_are_kept_too_and_lead_back_to_them(
         await until(lambda: len(tab.history.tiles.items) == 3)
         id = tab.history.tiles.items[0].id
         tab.history.recipe_requested.emit(id)
-        await until(lambda: "painted" in tab.errors.text)
+        await until(lambda: "not here" in tab.errors.text)
         tab.history.save_requested.emit(id)
         await until(path.exists)
 
@@ -176,6 +178,42 @@ def test_kept_results_are_set_up_as_a_race(with_tab: Any) -> None:
         await until(lambda: window.modes.currentWidget() is window.tabs["compare"])
         lanes = window.tabs["compare"].race.editor.recipe().lanes
         assert [spec.kind(lane.sampler) for lane in lanes] == ["rk45", "ancestral"]
+
+    with_tab(work)
+
+
+def test_a_painting_of_the_history_is_opened_on_the_canvas_as_it_was(with_tab: Any) -> None:
+    async def work(window: MainWindow, tab: SampleTab) -> None:
+        canvas = window.tabs["canvas"]
+        photo = np.random.default_rng(0).integers(0, 256, (8, 8, 3), np.uint8)
+        mask = np.zeros((8, 8), np.uint8)
+        mask[2:5, 2:6] = 255
+        sample = SampleJob("tiny", SAMPLERS["dpm2m"](steps=3), 2, 9)
+        job = PaintJob(PaintRecipe(sample=sample), photo, mask)
+        *_, made = job.run(Setting(tab.session.shelf, "cpu"))
+        tab.session.made.emit(made, "")
+        await until(lambda: tab.history.tiles.items)
+        tab.history.recipe_requested.emit(tab.history.tiles.items[0].id)
+        await until(lambda: canvas.view.document is not None)
+        assert window.modes.currentWidget() is canvas
+        assert (canvas.view.document.photo == photo).all()
+        assert (canvas.view.document.mask == mask).all()
+        canvas.start()
+        await until(lambda: canvas.past.walk.result is not None)
+        assert (canvas.past.walk.result.pictures == made.pictures).all()
+
+    with_tab(work)
+
+
+def test_a_picture_of_a_run_is_taken_to_the_canvas(with_tab: Any) -> None:
+    async def work(window: MainWindow, tab: SampleTab) -> None:
+        made = await run(tab)
+        canvas = window.tabs["canvas"]
+        tab.to_canvas(1)
+        await until(lambda: canvas.view.document is not None)
+        assert window.modes.currentWidget() is canvas
+        assert (canvas.view.document.photo == made[1]).all()
+        assert len(canvas.past.walk.timeline.times) == len(tab.walk.timeline.times)
 
     with_tab(work)
 
@@ -205,7 +243,7 @@ def test_what_is_added_during_a_run_follows_it_in_the_order_asked_for(with_tab: 
 def test_a_recipe_that_cannot_run_is_told_of_and_the_next_one_runs(with_tab: Any) -> None:
     async def work(window: MainWindow, tab: SampleTab) -> None:
         gone = spec.to_dict(SampleJob("gone", count=1))
-        for recipe in ({"kind": "paint"}, {"count": "many"}, gone):
+        for recipe in ({"kind": "paint"}, {"kind": "opera"}, {"count": "many"}, gone):
             tab.errors.clear()
             tab.session.queue.put(recipe)
             await ran(tab)
@@ -213,6 +251,57 @@ def test_a_recipe_that_cannot_run_is_told_of_and_the_next_one_runs(with_tab: Any
         assert len(await run(tab)) == 2
 
     with_tab(work)
+
+
+def test_a_race_and_a_painting_wait_between_samples(with_tab: Any) -> None:
+    async def work(window: MainWindow, tab: SampleTab) -> None:
+        compare, canvas = window.tabs["compare"].race, window.tabs["canvas"]
+        compare.editor.count.setValue(1)
+        canvas.view.set_document(Document.of(np.full((8, 8, 3), 90, np.uint8)))
+        canvas.view.document.set_mask(np.eye(8, dtype=np.uint8) * 255)
+        canvas.panel.sampler.set_value(SAMPLERS["dpm2m"](steps=3))
+        long(tab)
+        tab.start()
+        queue = tab.session.queue
+        compare.add_to_queue()
+        canvas.queue.add()
+        await until(lambda: len(queue.waiting()) == 2)
+        assert [e.recipe["kind"] for e in queue.waiting()] == ["race", "paint"]
+        queue.jump(queue.waiting()[1].id)
+        tab.panel.sampler.set_value(SAMPLERS["ancestral"](steps=5))
+        tab.add_to_queue()
+        tab.history.queue.stop.click()
+        await until(lambda: len(tab.history.tiles.items) == 4)
+        kinds = [item.kind for item in reversed(tab.history.tiles.items)]
+        assert kinds[0] == "paint"
+        assert kinds[-1] == "sample"
+        assert all(state == "finished" for state in map(compare.view.state, range(2)))
+        assert queue.running is None
+
+    with_tab(work)
+
+
+def test_a_painting_that_waited_is_painted_in_the_next_session(with_tab: Any) -> None:
+    async def first(window: MainWindow, tab: SampleTab) -> None:
+        canvas = window.tabs["canvas"]
+        canvas.view.set_document(Document.of(np.full((8, 8, 3), 90, np.uint8)))
+        canvas.view.document.set_mask(np.eye(8, dtype=np.uint8) * 255)
+        canvas.panel.sampler.set_value(SAMPLERS["dpm2m"](steps=3))
+        long(tab)
+        tab.start()
+        canvas.queue.add()
+        await until(tab.session.queue.waiting)
+
+    async def second(window: MainWindow, tab: SampleTab) -> None:
+        (entry,) = tab.session.queue.offered()
+        assert entry.recipe["kind"] == "paint"
+        tab.session.queue.accept()
+        await until(lambda: tab.history.tiles.items)
+        assert tab.history.tiles.items[0].kind == "paint"
+        assert tab.errors.text == ""
+
+    with_tab(first)
+    with_tab(second)
 
 
 def test_what_waited_when_the_studio_closed_is_offered_and_not_started(

@@ -81,16 +81,17 @@ class CanvasFiles(QObject):
         self._do(
             self.tr("Opening {name}").format(name=path.name),
             lambda: project.open_project(path) if kept else _read(path),
-            lambda found: self._offer(*found),
+            lambda found: self.offer(*found),
         )
 
     def open_pixels(self, pixels: np.ndarray, name: str) -> None:
         """A picture from the clipboard or a mode, (h, w, 3 or 4), as a new document."""
         alpha = pixels[..., 3].copy() if pixels.shape[-1] == 4 else None
         alpha = None if alpha is None or (alpha == 255).all() else alpha
-        self._offer(Document.of(pixels[..., :3].copy(), alpha, name), {})
+        self.offer(Document.of(pixels[..., :3].copy(), alpha, name), {})
 
-    def _offer(self, document: Document, extras: dict[str, Any]) -> None:
+    def offer(self, document: Document, extras: dict[str, Any]) -> None:
+        """Open a document; asks before marks would be lost."""
         spawn(self._replace(document, extras))
 
     async def _replace(self, document: Document, extras: dict[str, Any]) -> None:

@@ -105,6 +105,8 @@ class Staging(QObject):
         self._frame: np.ndarray | None = None  # of that run
         self._paint: np.ndarray | None = None
         self._previews: tuple[Preview, Preview] | None = None
+        self._past: tuple[np.ndarray, Rect] | None = None  # a moment that a run has left behind
+        self._back: tuple[PaintJob, Preview, Preview] | None = None  # what it is laid into
         self._before = "brush"  # the tool before the wipe
         self._start: tuple[np.ndarray, Rect] | None = None  # what a run would begin from
         strip.chosen.connect(lambda _: self._show())
@@ -139,6 +141,7 @@ class Staging(QObject):
         a part of them, (h, w, 4) of the box."""
         if self._previews is None or self._forming is None:
             return
+        self._leave_past()
         if paint is not None or stack is not self._frame:
             self._paint = paint  # else it has been taken over by a state not seen yet
         self._frame = stack
@@ -150,14 +153,36 @@ class Staging(QObject):
         """The run has come to its end: its candidates can be taken."""
         if self._forming is None:
             return  # given up already; its last word was on the way
-        self._results, self._box, self._recipe = list(event.pictures), self._forming, event.recipe
-        self._forming = self._frame = self._paint = self._start = None
+        box, self._forming = self._forming, None
+        self.show(event, box)
+
+    def show(self, event: Finished, box: Rect) -> None:
+        """Show what a run has come to: its candidates can be taken."""
+        self._results, self._box, self._recipe = list(event.pictures), box, event.recipe
+        self._frame = self._paint = self._start = None
+        self._leave_past()
         self._lay_out()
+
+    def look_back(self, stack: np.ndarray, job: PaintJob, box: Rect) -> None:
+        """Show a moment that a run of this job has left behind: pictures (N, h, w, C) at the model's
+        size. `form`, `show` and `end` lead back."""
+        if self._back is None or self._back[0] is not job:
+            self._back = job, Preview(job, _VIEWED), Preview(job, _THUMBNAIL)
+        self._past = stack, box
+        self._strip.hold(True)
+        self._strip.set_pictures(np.stack([self._back[2].of(picture) for picture in stack]))
+        self._view.set_heat(None, box)
+        self._show()
+
+    def _leave_past(self) -> None:
+        self._past = None
+        self._strip.hold(False)
 
     def end(self) -> None:
         """The run has ended. If it was stopped, what it had half formed makes way for what was there."""
         if self._forming is None:
             return
+        self._leave_past()
         self._forming = self._frame = self._paint = None
         if self._results:
             self._lay_out()
@@ -166,6 +191,7 @@ class Staging(QObject):
 
     def clear(self) -> None:
         """Let go of all candidates, and of what forms."""
+        self._leave_past()
         self._results = []
         self._forming = self._frame = self._paint = self._previews = None
         self._strip.clear()
@@ -212,7 +238,11 @@ class Staging(QObject):
 
     def _show(self) -> None:
         chosen = self._strip.current
-        if self._frame is not None and self._previews is not None and self._forming is not None:
+        if self._past is not None and self._back is not None:
+            stack, box = self._past
+            picture = stack[min(chosen or 0, len(stack) - 1)]
+            self._view.set_result(self._back[1].of(picture), box)
+        elif self._frame is not None and self._previews is not None and self._forming is not None:
             picture = self._frame[min(chosen or 0, len(self._frame) - 1)]
             self._view.set_result(self._previews[0].of(picture, self._paint), self._forming)
         elif chosen is not None and chosen < len(self._results):

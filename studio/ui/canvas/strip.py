@@ -75,6 +75,7 @@ class CandidateStrip(QWidget):
         self.setFocusProxy(self.thumbnails)
         self.note = _Note()
         self.note.setObjectName("candidateNote")
+        self._held = False
         self._buttons()
         verbs = FlowLayout()
         for button in (self.accept_button, self.discard_button, self.clear_button, self.more):
@@ -114,6 +115,11 @@ class CandidateStrip(QWidget):
     def set_captions(self, captions: list[str]) -> None:
         """A word on each picture for its tooltip: its seed."""
         self.thumbnails.set_captions(captions)
+
+    def hold(self, on: bool) -> None:
+        """What is shown is of the past: it can be looked at, and neither accepted nor discarded."""
+        self._held = on
+        self._enable()
 
     def finish(self) -> None:
         """The run is over: what it has shown is there to be accepted, and if it has shown nothing, what
@@ -167,13 +173,13 @@ class CandidateStrip(QWidget):
 
     def accept(self) -> None:
         """Ask for the chosen picture to be accepted, if it is finished."""
-        if self.current is not None and not self.forming:
+        if self.current is not None and not self.forming and not self._held:
             self.accepted.emit(self.current)
 
     def discard(self) -> None:
         """Drop the chosen picture, if it is finished; its neighbour is chosen."""
         index = self.current
-        if index is None or self.forming:
+        if index is None or self.forming or self._held:
             return
         self.thumbnails.remove(index)
         self._enable()
@@ -243,7 +249,8 @@ class CandidateStrip(QWidget):
 
     def _enable(self) -> None:
         """What makes sense now. Switches keep their state: a live run would else undo them."""
-        some, whole = self.count > 0, self.count > 0 and not self.forming
+        some = self.count > 0
+        whole = some and not self.forming and not self._held
         self.accept_button.setEnabled(whole)
         self.discard_button.setEnabled(whole)
         self.more.setEnabled(whole)

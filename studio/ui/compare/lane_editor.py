@@ -381,10 +381,8 @@ class LaneEditor(QWidget):
         self._arranged()
 
     def titles(self) -> list[str]:
-        """A few words on each lane; with the model where they differ."""
-        lanes = self.lanes()
-        several = len({lane.model for lane in lanes}) > 1
-        return [sampler_words(x.sampler) + (f" · {x.model}" if several else "") for x in lanes]
+        """A few words on each lane."""
+        return titles(self.lanes())
 
     # ---- models -------------------------------------------------------------------------------
 
@@ -551,6 +549,12 @@ class LaneEditor(QWidget):
         elif open_:
             text = self.tr("As many network calls as the tolerances ask for")
         self.cost.setText(text)
+
+
+def titles(lanes: Sequence[Lane]) -> list[str]:
+    """A few words on each lane; with the model where they differ."""
+    several = len({lane.model for lane in lanes}) > 1
+    return [sampler_words(x.sampler) + (f" · {x.model}" if several else "") for x in lanes]
 
 
 def fits(recipe: RaceRecipe) -> None:

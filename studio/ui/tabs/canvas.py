@@ -21,20 +21,23 @@ from PySide6.QtWidgets import (
 from studio import spec
 from studio.diffusion.sampler import Sampler
 from studio.diffusion.tasks import Sketch
+from studio.engine.engine import Job
 from studio.engine.events import Begun, Event, Finished, Note, Picture, Progress, Shares
-from studio.engine.paint import PaintJob, PaintRecipe, Rect, Repaint, Touch
-from studio.engine.trajectory import Frame
+from studio.engine.paint import Layers, PaintJob, PaintRecipe, Rect, Repaint, Touch
+from studio.engine.trajectory import Trajectory
 from studio.errors import PictureError, SpecError, StudioError
 from studio.ui.canvas.document import Document
 from studio.ui.canvas.files import CanvasFiles
 from studio.ui.canvas.live import Live
 from studio.ui.canvas.mixer import Mixer, Term
 from studio.ui.canvas.options_bar import OptionsBar
+from studio.ui.canvas.past import Now, Past, Plan
 from studio.ui.canvas.staging import Staging, Taken, noised, of_document, sketched
 from studio.ui.canvas.strip import CandidateStrip
 from studio.ui.canvas.task_panel import TaskPanel
 from studio.ui.canvas.tool_strip import ToolStrip
 from studio.ui.canvas.view import CanvasView
+from studio.ui.canvas.waiting import PaintQueue
 from studio.ui.canvas.welcome import Samples
 from studio.ui.dialogs import ask
 from studio.ui.page import columns, controls, menu_button, stacked, verbs
@@ -66,9 +69,20 @@ class CanvasTab(Tab):
         self.task = TaskPanel()
         self.panel = RecipePanel(candidates=4)
         self.mixer = Mixer()
+        self.past = Past(
+            self,
+            self.panel,
+            self.runner,
+            self.staging,
+            self.strip,
+            self._now,
+            lambda plan: self.runner.start(lambda: self._stage(plan)),
+            self._show_frame,
+        )
+        self.queue = PaintQueue(self, session, self._queued)
         self._box: Rect = (0, 0, 1, 1)  # of the run under way
-        self._job: PaintJob | None = None
-        self._frame: Frame | None = None
+        self._job: PaintJob | None = None  # of its last leg
+        self._whole: PaintJob | None = None  # a restored painting, until something is changed
         self._held: np.ndarray | None = None  # the strokes in the box when the run was paused
         self._taken: list[Taken] = []  # what was accepted, the newest last
         self._stopped = False  # by a person, before its end
@@ -98,7 +112,7 @@ class CanvasTab(Tab):
         heading = QLabel(self.tr("Weights"))
         heading.setProperty("role", "heading")
         inputs = stacked(self.task, self.panel, heading, self.mixer)
-        return controls(inputs, self.errors, self.verbs)
+        return controls(inputs, self.errors, self.verbs, self.queue.button)
 
     def _centre(self) -> QWidget:
         top = QHBoxLayout()
@@ -118,7 +132,8 @@ class CanvasTab(Tab):
         lower = QWidget()
         low = QVBoxLayout(lower)
         low.setContentsMargins(8, 4, 12, 8)
-        low.addWidget(self.strip)
+        low.addWidget(self.past.walk)
+        low.addWidget(self.strip, 1)
         split = QSplitter(Qt.Orientation.Vertical)
         split.setObjectName("stripSplit")
         split.setChildrenCollapsible(False)
@@ -143,10 +158,12 @@ class CanvasTab(Tab):
 
     def _connect(self) -> None:
         self.files.opened.connect(self._opened)
-        for source in (self.files, self.runner):
+        for source in (self.files, self.runner, self.past, self.queue):
             source.failed.connect(self._failed)
-        self.files.bug.connect(self.bug)
-        self.files.status.connect(self.status)
+        for source in (self.files, self.queue):
+            source.bug.connect(self.bug)
+        for words in (self.files.status, self.past.said, self.queue.said):
+            words.connect(self.status)
         self.view.edited.connect(self._edited)
         self.view.open_requested.connect(self.files.ask_open)
         self.view.dropped.connect(lambda paths: self.open_path(paths[0]))
@@ -163,6 +180,8 @@ class CanvasTab(Tab):
         self.panel.changed.connect(self._task_changed)
         self.mixer.weight_changed.connect(self._weigh)
         self.runner.state_changed.connect(self._state)
+        # After that: a branch begins when all is told of what has ended.
+        self.runner.state_changed.connect(self.past.go_on)
         self.session.model_changed.connect(self._model_changed)
         self.live.rested.connect(self.staging.end)
         self._changed.timeout.connect(self._settled)
@@ -183,7 +202,11 @@ class CanvasTab(Tab):
         spec.check(recipe)
         return recipe
 
-    def job(self) -> PaintJob:
+    def job(self) -> Job:
+        if self._whole is not None:
+            whole = self._restored(self._whole)
+            self._box = self._document().box
+            return self._stage(Plan(whole, whole.leg(len(whole.later)), self.tr("as restored")))
         recipe = self.recipe()
         if self.task.live:
             # The same noise after each stroke, or nobody could tell what the stroke has done.
@@ -192,23 +215,53 @@ class CanvasTab(Tab):
             sample = replace(recipe.sample, seed=self.panel.seed.take())
         return self._made(replace(recipe, sample=sample))
 
-    def _made(self, recipe: PaintRecipe) -> PaintJob:
+    def _made(self, recipe: PaintRecipe) -> Job:
+        self._box = self._document().box
+        now = self._now(recipe)
+        job = PaintJob(recipe, now.picture, now.layers.mask, now.layers.sketch, boxed=True)
+        seed = self.tr("seed {seed}").format(seed=recipe.sample.seed)
+        return self._stage(Plan(job, job, f"{self.tr(recipe.task.title)} · {seed}"))
+
+    def _now(self, recipe: PaintRecipe | None = None) -> Now:
+        """What is set and painted now, in the box of the runs that are looked at."""
         document = self._document()
         document.finish()
-        self._box = document.box
-        x, y, w, h = self._box
-        job = PaintJob(
-            recipe,
-            of_document(document, self._box),
-            document.mask[y : y + h, x : x + w].copy(),
-            None if document.bounds("sketch") is None else self._cut("sketch"),
-            boxed=True,
-        )
-        job.check()
-        self._job, self._frame = job, None
-        self.staging.begin(job, self._box)
+        strokes = None if document.bounds("sketch") is None else self._cut("sketch")
+        layers = Layers(self._cut("mask"), strokes)
+        picture = of_document(document, self._box)
+        return Now(recipe or self.recipe(), picture, layers, self._box)
+
+    def _stage(self, plan: Plan) -> Job:
+        """Clear the stage for a run; its job. Raises StudioError if it makes no sense."""
+        plan.leg.check()
+        self._job = plan.leg
+        self.past.expect(plan, self._box)
+        self.staging.begin(plan.leg, self._box)
         self.files.keep_mask()
-        return job
+        return plan.job
+
+    def _restored(self, whole: PaintJob) -> PaintJob:
+        """A restored painting, with the number of candidates and the seed that are set."""
+        sample = replace(
+            whole.recipe.sample, seed=self.panel.seed.take(), count=self.panel.count.value()
+        )
+        return replace(whole, recipe=replace(whole.recipe, sample=sample))
+
+    def _queued(self) -> PaintJob:
+        """What is set, with copies of what is painted, to be painted another time."""
+        self.errors.clear()
+        if self._whole is not None:
+            return self._restored(self._whole)
+        recipe = self.recipe()
+        recipe = replace(recipe, sample=replace(recipe.sample, seed=self.panel.seed.take()))
+        document = self._document()
+        document.finish()
+        if document.alpha is None:
+            return PaintJob(recipe, document.photo, document.mask, document.sketch).alone()
+        self._box, box = document.box, self._box
+        now = self._now(recipe)
+        self._box = box
+        return PaintJob(recipe, now.picture, now.layers.mask, now.layers.sketch, boxed=True).alone()
 
     def _document(self) -> Document:
         if self.view.document is None:
@@ -280,6 +333,7 @@ class CanvasTab(Tab):
 
     def _edited(self, layer: str) -> None:
         """A mark is finished."""
+        self._forget_whole()
         if layer == "box":
             self._placed = True
         elif layer == "mask":
@@ -301,9 +355,16 @@ class CanvasTab(Tab):
         if layer == "photo" and not self.staging.accepting:
             # By undo, say: what is kept of the photo is not what the candidates were made around.
             self.staging.clear()
+            self.past.clear()
+            self._forget_whole()
             if self.runner.busy and not self.live.on:
                 self.runner.stop()
             self.live.touch()
+
+    def _forget_whole(self) -> None:
+        if self._whole is not None:
+            self._whole = None
+            self.status.emit(self.tr("Changed: Run goes by what is set and painted now"))
 
     def _settled(self) -> None:
         """What follows from a change, once no other has come for a moment."""
@@ -340,11 +401,10 @@ class CanvasTab(Tab):
     def receive(self, event: Event) -> None:
         match event:
             case Begun():
-                self._frame = None
+                self.past.begun(event.trajectory)
                 self.status.emit(self.tr("Painting"))
             case Picture():
-                self._frame = event.frame
-                self._show_frame()
+                self.past.show(event.frame)
             case Shares():
                 self.mixer.show_shares({_TERMS.get(k, k): v for k, v in event.shares.items()})
             case Progress():
@@ -354,7 +414,7 @@ class CanvasTab(Tab):
                     )
                 )
             case Finished():
-                self.staging.finish(event)
+                self.past.finish(event)
                 self.session.made.emit(event, "")
                 self.status.emit(
                     self.tr("{calls} network calls in {seconds:.1f} s").format(
@@ -367,10 +427,11 @@ class CanvasTab(Tab):
 
     def _show_frame(self) -> None:
         """A run that is held shows its noisy state, which can be painted on."""
-        if self._frame is not None:
+        frame = self.past.frame
+        if frame is not None and self.past.walk.looks_live:
             held = self.runner.state == "paused"
             paint = self._touched() if held else None
-            self.staging.form(self._frame.x if held else self._frame.denoised, paint)
+            self.staging.form(frame.x if held else frame.denoised, paint)
 
     def _state(self, state: str) -> None:
         self._tell_run()
@@ -401,6 +462,7 @@ class CanvasTab(Tab):
     def _tell_run(self) -> None:
         """What Run would do now, or why it would not."""
         why_not = self._why_not()
+        self.queue.button.show_state(self.runner.state, why_not)
         self.verbs.show_state(self.runner.state, why_not, self.tr("Repaint (Ctrl+Enter)"))
         self.strip.set_empty_text(
             self.tr("No candidates yet"), why_not or self.tr("Press Run to see some.")
@@ -434,8 +496,9 @@ class CanvasTab(Tab):
     def _opened(self, document: Document, extras: dict[str, Any]) -> None:
         self.stop()
         self.staging.clear()
+        self.past.clear()
         self.errors.clear()
-        self._placed, self._job = False, None
+        self._placed, self._job, self._whole = False, None, None
         self._taken = [t for given in extras.get("taken", ()) if (t := Taken.read(given))]
         self.samples.offer(False)
         self.view.set_document(document)
@@ -457,8 +520,36 @@ class CanvasTab(Tab):
         self.view.set_brush(replace(self.view.brush, radius=radius))
         self.view.setFocus()
         self._settled()
+        if isinstance(whole := extras.get("whole"), PaintJob):
+            self._whole = whole if whole.later or whole.recipe.origin else None
+            self.status.emit(self.tr("Restored; Run makes these candidates again"))
+        elif isinstance(root := extras.get("root"), Trajectory):
+            self._opened_sample(document, root)
         if isinstance(found := extras.get("found"), dict):
             spawn(self._offer(document.name, found))
+
+    def _opened_sample(self, document: Document, root: Trajectory) -> None:
+        """The picture of a run: parts of it are kept, the rest goes its way again."""
+        self._box, self._placed = (0, 0, *document.size), True
+        document.set_box(self._box)
+        self.past.open(root, document.photo, document.name)
+        self.status.emit(
+            self.tr("Paint what should change, go back on the timeline, and branch there")
+        )
+
+    def open_painting(self, job: PaintJob, name: str) -> None:
+        """A painting of the history: its picture, mask and strokes as they were at its end."""
+        last = job.leg(len(job.later))
+        given = {k: v for k, v in (("mask", last.mask), ("sketch", last.sketch)) if v is not None}
+        document = Document.of(job.picture.copy(), None, name, **given)
+        recipe = replace(last.recipe, box=(0, 0, *document.size))
+        self.files.offer(document, {"recipe": spec.to_dict(recipe), "whole": job})
+
+    def open_sample(self, run: Trajectory, picture: np.ndarray, name: str) -> None:
+        """The picture (h, w, 1 or 3) of a run of it alone, to be painted on."""
+        self.session.choose_model(str(run.recipe.get("model", "")))
+        pixels = np.ascontiguousarray(np.broadcast_to(picture, (*picture.shape[:2], 3)))
+        self.files.offer(Document.of(pixels, None, name), {"root": run})
 
     async def _offer(self, name: str, recipe: dict[str, Any]) -> None:
         """Offer the recipe that came with a picture."""
@@ -508,6 +599,7 @@ class CanvasTab(Tab):
     def _discarded(self) -> None:
         """All candidates are let go of, and what forms with them."""
         self.stop()
+        self.past.clear()
         self._show_start()
 
     # -- recipes ------------------------------------------------------------------------------------
@@ -545,6 +637,7 @@ class CanvasTab(Tab):
             return kept
 
     def _task_changed(self) -> None:
+        self._forget_whole()
         self._tell_terms()
         self._tell_run()
         if self.live.on:
@@ -604,7 +697,7 @@ class CanvasTab(Tab):
         return self.tr("A picture is being repainted.") if self.runner.busy else ""
 
     def runners(self) -> list[Runner]:
-        return [self.runner, *self.files.runners()]
+        return [self.runner, *self.queue.runners(), *self.files.runners()]
 
     def ask_open(self) -> bool:
         self.files.ask_open()

@@ -35,10 +35,11 @@ from studio.engine.events import (
 )
 from studio.engine.exports import ExportJob
 from studio.engine.jobs import FinishWith
+from studio.engine.queue import Waiting
 from studio.engine.race import MeasureLane, ProbeJob, RaceJob, RaceRecipe, StopLane
 from studio.engine.trajectory import Frame, Trajectory
 from studio.errors import StudioError
-from studio.ui.compare.lane_editor import LaneEditor, fits, sampler_words
+from studio.ui.compare.lane_editor import LaneEditor, fits, sampler_words, titles
 from studio.ui.compare.lane_header import UNDER_WAY
 from studio.ui.compare.lanes_view import LanesView
 from studio.ui.compare.marks import LETTERS
@@ -47,6 +48,7 @@ from studio.ui.compare.poster import Reel, Strip, poster
 from studio.ui.compare.scoreboard import Scoreboard
 from studio.ui.compare.view_bar import ViewBar
 from studio.ui.page import columns, controls, menu_button, verbs
+from studio.ui.queue_seat import QueueButton, Seat
 from studio.ui.recipe_panel import differences
 from studio.ui.run_bar import RunBar
 from studio.ui.runner import Runner
@@ -63,6 +65,7 @@ class _Race:
     trajectories: dict[int, Trajectory] = field(default_factory=dict)
     results: dict[int, Finished] = field(default_factory=dict)
     following: bool = True
+    shares: dict[int, float] = field(default_factory=dict)  # of each lane's way
     bent: bool = False  # whether a lane was finished otherwise than the recipe says
 
 
@@ -96,7 +99,11 @@ class RaceTab(Tab):
 
     def _left(self) -> QWidget:
         self.verbs = _RaceBar(self)
-        return controls(self.editor, self.errors, self.verbs)
+        self.queue_button = QueueButton(
+            self.session, self.tr("Run this race after what runs now (Q)")
+        )
+        self.queue_button.clicked.connect(self.add_to_queue)
+        return controls(self.editor, self.errors, self.verbs, self.queue_button)
 
     def _centre(self) -> QWidget:
         self.bar = ViewBar(self.view, self._save_button())
@@ -147,6 +154,9 @@ class RaceTab(Tab):
         self.playback.moved.connect(self._scrub)
         self.runner.state_changed.connect(self._state)
         self.runner.failed.connect(self._failed)
+        # After _state: what is next begins when all is told of what has ended.
+        self.seat = Seat(self.session, "race", self.runner, self._begin_queued)
+        self.seat.failed.connect(self._failed)
         for runner in (self.exports, self.probes):
             runner.failed.connect(self._failed)
             runner.bug.connect(self.bug)
@@ -162,16 +172,29 @@ class RaceTab(Tab):
             ("V", self.bar.arrows.toggle),
             ("L", self.playback.play_or_stop),
             (",", lambda: self.playback.walk(-1)),
+            ("Q", self.add_to_queue),
         ):
             QShortcut(QKeySequence(key), self, verb, context=Qt.ShortcutContext.WindowShortcut)
 
     # -- verbs --------------------------------------------------------------------------------------
 
     def job(self) -> Job:
-        seed = self.editor.seed.take()
-        recipe = replace(self.editor.recipe(), seed=seed)
-        self._begin(recipe)
-        return RaceJob(recipe, bits=self.editor.bits.isChecked())
+        recipe = replace(self.editor.recipe(), seed=self.editor.seed.take())
+        return self._begin(recipe)
+
+    def add_to_queue(self) -> None:
+        """Run the race that is set after what runs now, or at once if nothing does."""
+        self.errors.clear()
+        try:
+            recipe = replace(self.editor.recipe(), seed=self.editor.seed.take())
+            if not self.seat.put(spec.to_dict(recipe), None):
+                self.status.emit(self.tr("In the queue: this race"))
+        except StudioError as error:
+            self._failed(error)
+
+    def _begin_queued(self, entry: Waiting, _: Any) -> Job:
+        """A race out of the queue. Raises SpecError if it cannot be shown."""
+        return self._begin(self._read(entry.recipe))
 
     def start(self) -> None:
         self.errors.clear()
@@ -229,12 +252,13 @@ class RaceTab(Tab):
 
     # -- events -------------------------------------------------------------------------------------
 
-    def _begin(self, recipe: RaceRecipe) -> None:
-        """Clear the stage for a race."""
-        self._race = _Race(recipe, self.editor.titles())
+    def _begin(self, recipe: RaceRecipe) -> Job:
+        """Clear the stage for a race; its job."""
+        self._race = _Race(recipe, titles(recipe.lanes))
         self.playback.stop()
         self.timeline.clear()
         self._set_lanes()
+        return RaceJob(recipe, bits=self.editor.bits.isChecked())
 
     def receive(self, event: Event) -> None:
         race = self._race
@@ -250,6 +274,8 @@ class RaceTab(Tab):
                 self._picture(race, event)
             case Progress():
                 self.board.progress(event)
+                race.shares[event.lane] = event.step / max(1, event.total)
+                self.seat.tell(round(1000 * sum(race.shares.values()) / len(race.titles)), 1000)
             case Metric():
                 self.board.distances.add(event.name, event.points)
             case Standing():
@@ -334,6 +360,7 @@ class RaceTab(Tab):
         if self.session.model is None:
             why_not = self.tr("There is no model on the shelf yet: get one, or train one")
         self.verbs.show_state(state, why_not, self.tr("Start the race (Ctrl+Enter)"))
+        self.queue_button.show_state(state, why_not)
         if told := self.verbs.told(state):
             self.status.emit(told)
         if state == "idle" and self._race is not None:

@@ -25,6 +25,7 @@ from studio.engine.branch import Branch, Node, Tree, branched
 from studio.engine.engine import Job
 from studio.engine.events import Begun, Done, Event, Finished, Metric, Note, Picture, Progress
 from studio.engine.jobs import SampleJob
+from studio.engine.paint import taken_out
 from studio.engine.queue import Waiting
 from studio.engine.trajectory import Frame, Trajectory
 from studio.errors import SpecError, StudioError
@@ -37,7 +38,7 @@ from studio.ui.keeping import Keeping, Shown
 from studio.ui.opening import REPLAY, TRAJECTORY, Offer, OpenReplay
 from studio.ui.page import columns, controls, menu_button
 from studio.ui.picture_view import PictureView
-from studio.ui.queue_seat import Seat
+from studio.ui.queue_seat import QueueButton, Seat
 from studio.ui.recipe_panel import RecipePanel, differences, summary
 from studio.ui.run_bar import RunBar
 from studio.ui.runner import Runner, spawn
@@ -58,12 +59,14 @@ class _Plan:
 
 
 class SampleTab(Tab):
-    """`race_requested` carries the recipe of a race of kept results, for the mode that runs races;
-    `paint_requested` a PaintJob and a name, for the canvas."""
+    """`recipe_requested` carries a recipe that is for another mode. For the canvas, `painting_requested`
+    carries a PaintJob and a name, `sample_requested` the run of one picture, that picture and a name.
+    """
 
     title = "Sample"
-    race_requested = Signal(object)
-    paint_requested = Signal(object, str)
+    recipe_requested = Signal(dict)
+    painting_requested = Signal(object, str)
+    sample_requested = Signal(object, object, str)
 
     def __init__(self, session: Session) -> None:
         super().__init__(session)
@@ -72,6 +75,10 @@ class SampleTab(Tab):
         self.view = PictureView()
         self.view.setObjectName("sampleView")
         self.branching = BranchMenu(self.panel, self)
+        onto = self.branching.addAction(
+            self.tr("On a mask, on the canvas…"), lambda: self.to_canvas(self.view.current)
+        )
+        onto.setObjectName("branch_mask")
         self.walk = Walk(self.branching.button(), self._thumbnail, lambda: self.runner.busy)
         self.inspector = Inspector()
         self.history = HistoryPanel(session.engine, session.history, session.queue)
@@ -97,12 +104,11 @@ class SampleTab(Tab):
     def _left(self) -> QWidget:
         self.verbs = RunBar(self, self.runner, self.start)
         self.run_button = self.verbs.run
-        self.queue_button = QPushButton(self.tr("Add to queue"))
-        self.queue_button.setObjectName("queueAdd")
-        self.queue_button.setToolTip(
+        self.queue_button = QueueButton(
+            self.session,
             self.tr(
                 "Run this recipe after what runs now (Q), or before all that wait (Ctrl+Shift+Enter)"
-            )
+            ),
         )
         below = (self.errors, self.verbs, self.queue_button)
         return controls(self.panel, *below, least=270, most=380)
@@ -179,7 +185,7 @@ class SampleTab(Tab):
         self.runner.state_changed.connect(self._state)
         # After that: what is next in the queue begins when all is told of what has ended.
         self.seat = Seat(self.session, "sample", self.runner, self._begin_plan)
-        for source in (self.runner.failed, self.seat.failed, self.session.refused):
+        for source in (self.runner.failed, self.session.refused):
             source.connect(self._failed)
         self.keeping.said.connect(self.status)
         self.errands.failed.connect(self._failed)
@@ -397,7 +403,7 @@ class SampleTab(Tab):
         if self.session.model is None:
             why_not = self.tr("There is no model on the shelf yet: get one, or train one")
         self.verbs.show_state(state, why_not, self.tr("Sample with this recipe (Ctrl+Enter)"))
-        self.queue_button.setVisible(state != "idle")
+        self.queue_button.show_state(state, why_not)
         if told := self.verbs.told(state):
             self.status.emit(told)
         if state == "idle" and self._shown is not None and not self.walk.finished:
@@ -434,23 +440,23 @@ class SampleTab(Tab):
         self.view.set_hud("")
 
     def _restore_result(self, id: str) -> None:
-        self.errands.only(partial(self.session.history.recipe, id), self._restore)
+        self.errors.clear()
+        self.errands.only(partial(self.session.history.recipe, id), partial(self._restore, id))
 
-    def _restore(self, recipe: dict[str, Any]) -> None:
-        match recipe.get("kind", "sample"):
-            case "race":
-                self.race_requested.emit(recipe)
-            case "paint":
-                self._failed(
-                    SpecError(
-                        self.tr("This picture was painted, from another one and a mask."),
-                        self.tr("Show it in its folder, and drop it on the canvas."),
-                    )
-                )
-            case _:
-                self._attempt(lambda: self.open_recipe(recipe))
-                if not self.errors.text:
-                    self.status.emit(self.tr("Recipe restored; Run makes these pictures again"))
+    def _restore(self, id: str, recipe: dict[str, Any]) -> None:
+        kind = recipe.get("kind", "sample")
+        if kind == "paint":
+            name = self.tr("painting")
+            self.errands.only(
+                partial(self.session.history.painting, id),
+                lambda job: self.painting_requested.emit(job, name),
+            )
+        elif kind != "sample":
+            self.recipe_requested.emit(recipe)
+        else:
+            self._attempt(lambda: self.open_recipe(recipe))
+            if not self.errors.text:
+                self.status.emit(self.tr("Recipe restored; Run makes these pictures again"))
 
     def _save_result(self, id: str) -> None:
         call = partial(_kept, self.session.history, id)
@@ -462,7 +468,7 @@ class SampleTab(Tab):
 
     def _race(self, recipes: list[dict[str, Any]]) -> None:
         """Offer the samplers and models of kept results as lanes, from one shared start."""
-        self._attempt(lambda: self.race_requested.emit(_race_of(recipes)))
+        self._attempt(lambda: self.recipe_requested.emit(_race_of(recipes)))
 
     # -- keeping ------------------------------------------------------------------------------------
 
@@ -483,7 +489,25 @@ class SampleTab(Tab):
             menu.addSeparator()
             only = menu.addAction(self.tr("Run this seed alone ({seed})").format(seed=seed))
             only.triggered.connect(lambda: self._only(seed))
+        painted = menu.addAction(self.tr("Repaint parts of it on the canvas…"))
+        painted.setObjectName("toCanvas")
+        painted.setEnabled(self.walk.whole_way() is not None and self.result is not None)
+        painted.triggered.connect(lambda: self.to_canvas(index))
         menu.popup(place)
+
+    def to_canvas(self, index: int) -> None:
+        """Take a picture with its run to the canvas: parts of it are kept, the rest is branched."""
+        way, result = self.walk.whole_way(), self.result
+        if way is None or result is None:
+            self.status.emit(self.tr("Let a run come to its end first"))
+            return
+
+        def take() -> None:
+            run = taken_out(way, index)
+            name = self.tr("seed {seed}").format(seed=run.recipe["seed"])
+            self.sample_requested.emit(run, result.pictures[index], name)
+
+        self._attempt(take)
 
     def _only(self, seed: int) -> None:
         self.panel.count.setValue(1)
