@@ -266,6 +266,8 @@ def _sentence(box: str) -> str:
 
 
 def _show(outcome: Outcome, as_json: bool) -> int:
+    if outcome.silent:
+        return outcome.code
     if as_json:
         _print_json(outcome.data)
     elif outcome.text:

@@ -20,6 +20,7 @@ class Outcome:
     data: dict[str, Any]
     text: str = ""
     code: int = 0
+    silent: bool = False  # of many processes that do one thing, one speaks
 
 
 @dataclass(frozen=True, kw_only=True)

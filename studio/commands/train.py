@@ -91,12 +91,10 @@ class Train(Training, Command):
         if self.check:
             return self._checked(job, setting)
         result = self._train(job, setting)
-        facts = _facts(result)
-        if many.main():
-            said = f"{result.name} is at step {result.step}, loss {result.loss:.4f}: {result.path}"
-            again = "\nThe same command goes on from here." if result.stopped else ""
-            return Outcome(facts, said + again, code=130 if result.stopped else 0)
-        return Outcome(facts, code=130 if result.stopped else 0)
+        said = f"{result.name} is at step {result.step}, loss {result.loss:.4f}: {result.path}"
+        again = "\nThe same command goes on from here." if result.stopped else ""
+        code = 130 if result.stopped else 0
+        return Outcome(_facts(result), said + again, code, silent=not many.main())
 
     def job(self) -> TrainJob:
         """The job of this command. Raises StudioError if something in it makes no sense."""

@@ -100,10 +100,11 @@ class Many(Team):
         self.index, self.count = accelerator.process_index, accelerator.num_processes
 
     def device(self, wanted: str) -> str:
-        return str(self._accelerator.device)
+        device = self._accelerator.device
+        return "cpu" if device.type == "cpu" else str(device)
 
     def join(self, net: nn.Module) -> nn.Module:
-        return self._accelerator.prepare_model(net)
+        return self._accelerator.prepare_model(net, device_placement=False)
 
     def alone(self, net: nn.Module) -> AbstractContextManager[Any]:
         return self._accelerator.no_sync(net)

@@ -69,14 +69,14 @@ class Trainer:
             self.plan = plan = replace(plan, ema_lengths=before.plan.ema_lengths)
         self.info, start = _begin(plan, data, before, start)
         self.net = _network(plan, self.info, start, self.device)
+        self._joined = team.join(self.net)
+        self._call = torch.compile(self._joined) if plan.compiled else self._joined
         self.ema, self.averages, self.optimizer = self._followers()
         self.step, self.eased, self.stopping = 0, 1.0, False
         #: Set it to stop after the next step, in all processes alike.
         self.asked = False
         #: Of the last step, this process's part: ln(sigma) and the loss of each picture, (n,).
         self.seen: tuple[Tensor, Tensor] | None = None
-        self._joined = team.join(self.net)
-        self._call = torch.compile(self._joined) if plan.compiled else self._joined
         # Labels of other classes than the model's say nothing to it: its pictures are of any class.
         known = bool(data.classes) and data.classes == self.info.classes
         self._labels = torch.from_numpy(data.labels).to(self.device) if known else None
