@@ -117,13 +117,16 @@ def report_of(error: BaseException) -> str:
     return "".join(traceback.format_exception(error))
 
 
-async def ask(parent: QWidget, title: str, text: str, details: str, yes: str) -> bool:
-    """A question whose safe answer is Cancel. True if the person chose `yes`."""
+async def ask(parent: QWidget, title: str, text: str, details: str, yes: str, no: str = "") -> bool:
+    """A question whose safe answer is Cancel, or `no`. True if the person chose `yes`."""
     box = QMessageBox(QMessageBox.Icon.Question, title, text, parent=parent)
     box.setObjectName("question")
     box.setInformativeText(details)
     accept = box.addButton(yes, QMessageBox.ButtonRole.AcceptRole)
-    box.setDefaultButton(box.addButton(QMessageBox.StandardButton.Cancel))
+    safe = box.addButton(QMessageBox.StandardButton.Cancel)
+    if no:
+        safe.setText(no)
+    box.setDefaultButton(safe)
     box.setAttribute(Qt.WidgetAttribute.WA_DeleteOnClose)
     answer: asyncio.Future[bool] = asyncio.get_running_loop().create_future()
 

@@ -14,7 +14,9 @@ from PySide6.QtGui import QGuiApplication, QImage
 from PySide6.QtTest import QTest
 
 from studio.diffusion.sde import VESDE
-from studio.engine.train_jobs import Levels, RunFound, Sheet
+from studio.engine.events import Levels
+from studio.engine.sheets import Sheet
+from studio.engine.train_jobs import RunFound
 from studio.errors import SpecError
 from studio.training.check import Checked
 from studio.training.choices import Choices, Crop
@@ -377,6 +379,19 @@ def test_a_start_model_brings_its_size_its_noising_and_a_gentle_rate(
     assert not panel.rest.editor("sde").isVisibleTo(panel.rest)
 
 
+def test_it_starts_from_the_model_in_use_until_a_person_chooses_another(
+    qapp: Any, entries: list[Entry]
+) -> None:
+    panel = PlanPanel()
+    panel.set_entries(entries, "tiny")
+    panel.set_entries(entries, "critters-32")
+    assert panel.plan().start == "critters-32"
+    panel.start.setCurrentIndex(panel.start.findData(""))
+    panel.start.activated.emit(panel.start.currentIndex())
+    panel.set_entries(entries, "tiny")
+    assert panel.plan().start == ""
+
+
 @pytest.mark.parametrize("name", list(PRESETS))
 def test_a_preset_fills_the_plan_and_is_recognised(
     qapp: Any, entries: list[Entry], name: str
@@ -513,6 +528,17 @@ def test_sheets_stand_in_the_order_of_their_steps() -> None:
     assert record.sheets[1].pictures.max() == 2
     record.add_sheets([sheet(75, memorised=math.nan)])
     assert record.memorised == 0.1  # the newest that could be judged
+
+
+def test_sheets_that_would_take_too_much_memory_are_thinned_between_their_ends(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("studio.ui.train.record._ROOM", 6 * 2 * 4 * 8 * 8 * 3)
+    record = Record()
+    for step in range(0, 1000, 50):
+        record.add_sheets([sheet(step)])
+    assert len(record.sheets) == 6
+    assert (record.sheets[0].step, record.sheets[-1].step) == (0, 950)
 
 
 def test_the_levels_of_the_beginning_are_kept_once_enough_was_seen() -> None:

@@ -22,18 +22,11 @@ from PySide6.QtWidgets import QMessageBox, QWidget
 from studio import app
 from studio.engine import train_jobs
 from studio.engine.engine import Engine
-from studio.engine.events import Done, Event, Metric, Note, Progress, Saved
+from studio.engine.events import Done, Event, Levels, Metric, Note, Progress, Saved
 from studio.engine.jobs import SampleJob, Setting
-from studio.engine.train_jobs import (
-    CheckPlan,
-    Discard,
-    Levels,
-    RolledBack,
-    RunFound,
-    Sheet,
-    TrainJob,
-    TrainResult,
-)
+from studio.engine.sheets import Sheet
+from studio.engine.train_events import Discard, RolledBack, TrainResult
+from studio.engine.train_jobs import CheckPlan, RunFound, TrainJob
 from studio.errors import DataError, DeviceError
 from studio.settings import Settings
 from studio.training.check import Checked
@@ -498,7 +491,7 @@ def test_a_roll_back_is_a_note_and_not_an_error(
 def test_a_name_that_is_taken_is_refused(with_tab: Any, animals: Path, made_up: MadeUp) -> None:
     async def work(tab: TrainTab) -> None:
         await opened(tab, animals)
-        for name, word in (("tiny", "is there"), ("critters-32", "ships")):
+        for name, word in (("tiny", "is there already"), ("critters-32", "ships")):
             tab.plan.name.setText(name)
             tab.bar.run.click()
             assert word in tab.errors.text
@@ -652,13 +645,13 @@ def test_closing_while_it_trains_asks_and_saves(
         assert box is not None
         assert "step 3 of 500" in box.text()
         assert "saves it" in box.text()
-        await answer("Cancel")
+        await answer("Keep going")
         made_up.more(1)
         await until(lambda: tab.record.step == 4)
         assert tab.runner.busy
         assert not closed.is_set()
         window.close()
-        await answer("Stop and close")
+        await answer("Save and quit")
         await until(closed.is_set)
 
     with_window(work)

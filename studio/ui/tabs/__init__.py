@@ -21,12 +21,15 @@ class Tab(QWidget):
     """A mode: its page, its job, and what it does with the job's events.
 
     `status` carries words for the status line, `bug` an exception for the crash dialog, `leave` the
-    name of the mode to go to; `errors` is where a person is told of problems, beside the button that
-    failed. A mode with a recipe also has `job`, `changes` and `open_recipe`.
+    name of the mode to go to, `mark` a word to show beside its title; `errors` is where a person is told
+    of problems, beside the button that failed. A mode with a recipe also has `job`, `changes` and
+    `open_recipe`. `keeps` says that closing loses nothing of what is at stake.
     """
 
     title = ""
+    keeps = False
     status = Signal(str)
+    mark = Signal(str)
     bug = Signal(object)
     leave = Signal(str)
 

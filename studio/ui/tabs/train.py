@@ -26,19 +26,10 @@ from PySide6.QtWidgets import (
 )
 
 from studio.engine import train_jobs
-from studio.engine.events import Done, Event, Metric, Note, Progress, Saved
-from studio.engine.train_jobs import (
-    CheckPlan,
-    Discard,
-    Levels,
-    RolledBack,
-    RunFound,
-    SampleNow,
-    SaveNow,
-    Sheet,
-    TrainJob,
-    TrainResult,
-)
+from studio.engine.events import Done, Event, Levels, Metric, Note, Progress, Saved
+from studio.engine.sheets import Sheet
+from studio.engine.train_events import Discard, RolledBack, SampleNow, SaveNow, TrainResult
+from studio.engine.train_jobs import CheckPlan, RunFound, TrainJob
 from studio.errors import SpecError, StudioError
 from studio.training.check import Checked
 from studio.ui.dialogs import ask
@@ -58,6 +49,7 @@ from studio.ui.train.record import Record
 from studio.ui.train.train_bar import TrainBar
 
 _TICK = 250  # milliseconds between two writings of the numbers
+_PULSE = 1000  # and of what is said while nothing comes
 _PICTURES, _TRAINING = 0, 1
 
 
@@ -65,6 +57,7 @@ class TrainTab(Tab):
     """Two views in the middle: the pictures that are learned from, and the training as it goes."""
 
     title = "Train"
+    keeps = True
 
     def __init__(self, session: Session) -> None:
         super().__init__(session)
@@ -85,9 +78,11 @@ class TrainTab(Tab):
         self._ended = self._discarding = self._failing = False
         self._saved_at = 0  # the step that the model on disk is of
         self._checked_plan: Any = None
-        self._note = ""
+        self._note = self._marked = ""
         self._soon = QTimer(self, singleShot=True, interval=_TICK)
         self._soon.timeout.connect(self._tell)
+        self._pulse = QTimer(self, interval=_PULSE)
+        self._pulse.timeout.connect(self._tell)
         self._build()
         self._connect()
         self._models_changed()
@@ -104,13 +99,10 @@ class TrainTab(Tab):
             (self._right(), 0, 290),
         )
         columns(page, "trainSplit", parts)
-        banner = QHBoxLayout()
-        banner.setContentsMargins(12, 8, 12, 0)
-        banner.addWidget(self.earlier)
         box = QVBoxLayout(self)
         box.setContentsMargins(0, 0, 0, 0)
         box.setSpacing(0)
-        box.addLayout(banner)
+        box.addWidget(self.earlier)
         box.addWidget(page, 1)
 
     def _centre(self) -> QWidget:
@@ -227,6 +219,8 @@ class TrainTab(Tab):
         self.earlier.show_runs([] if self.runner.busy else runs)
 
     def _models_changed(self) -> None:
+        if self.runner.busy:
+            return  # what trains is what is shown; it is looked at again when that has ended
         used = self.session.model.name if self.session.model else ""
         self.plan.set_entries(self.session.shelf.entries(), used)
         self._suggest()
@@ -280,10 +274,12 @@ class TrainTab(Tab):
         name = self.plan.result()
         entries = {entry.name: entry for entry in self.session.shelf.entries()}
         if name in entries:
-            why = self.tr("ships with the studio") if entries[name].ships else self.tr("is there")
+            there = self.tr("“{0}” is there already.")
+            if entries[name].ships:
+                there = self.tr("“{0}” ships with the studio.")
             raise SpecError(
-                f"“{name}” {why} already.",
-                "Choose another name; an interrupted training is gone on with from the line above.",
+                there.format(name),
+                self.tr("Choose another name. An interrupted training is offered above the page."),
             )
         return TrainJob(
             data=self.folder.data(),
@@ -494,6 +490,9 @@ class TrainTab(Tab):
         self.facts.show_record(self.record)
         state = self._state_words()
         self.facts.show_state(state)
+        if (marked := self._mark_words()) != self._marked:
+            self._marked = marked
+            self.mark.emit(marked)
         if self.runner.state == "running" and not self._note:
             self._say(state)
 
@@ -501,6 +500,22 @@ class TrainTab(Tab):
         """In the status line, unless another mode is looked at, whose line it is."""
         if text and self.isVisible():
             self.status.emit(text)
+
+    def _mark_words(self) -> str:
+        """How far the run is, for those who look at another mode."""
+        if self.runner.state == "paused":
+            return self.tr("paused")
+        if self.runner.state == "idle" or not self.record.total:
+            return ""
+        return f"{self.record.step / self.record.total:.0%}"
+
+    def _makes_way(self) -> bool:
+        """Whether another mode computes, which a training waits for."""
+        return any(
+            run.state == "running" and not run.background
+            for run in self.session.engine.runs()
+            if getattr(run.job, "lane", "device") == "device"
+        )
 
     def _state_words(self) -> str:
         """How the run stands, in a sentence."""
@@ -511,6 +526,8 @@ class TrainTab(Tab):
             return self.tr("Saving what it has come to")
         if self.runner.state == "paused":
             return self.tr("Paused. The model stays in memory; Sample and Canvas can be used.")
+        if self._makes_way():
+            return self.tr("Waiting while another mode computes")
         if self._note:
             return self._note
         left = record.seconds_left
@@ -524,6 +541,7 @@ class TrainTab(Tab):
         self.folder.set_locked(state != "idle")
         self.plan.setEnabled(state == "idle")
         self._show_state()
+        self._pulse.start() if state == "running" else self._pulse.stop()
         if state == "paused":
             self._say(self._state_words())
         if state == "idle":
@@ -593,6 +611,7 @@ class TrainTab(Tab):
 
     def closing(self) -> None:
         self._soon.stop()
+        self._pulse.stop()
         self.folder.stop()
 
     def runners(self) -> list[Runner]:

@@ -17,7 +17,7 @@ from studio.engine.train_jobs import RunFound
 from studio.ui.train import words
 
 
-class EarlierRuns(QFrame):
+class EarlierRuns(QWidget):
     """Trainings that were interrupted. `go_on_requested` carries the RunFound. Hidden without any."""
 
     go_on_requested = Signal(object)
@@ -25,8 +25,9 @@ class EarlierRuns(QFrame):
     def __init__(self, parent: QWidget | None = None) -> None:
         super().__init__(parent)
         self.setObjectName("earlierRuns")
-        self.setProperty("role", "card")
         self.setAccessibleName(self.tr("An earlier training"))
+        card = QFrame()
+        card.setProperty("role", "card")
         self._runs: list[RunFound] = []
         self._declined: set[str] = set()
         self.text = QLabel()
@@ -43,7 +44,10 @@ class EarlierRuns(QFrame):
         later = QPushButton(self.tr("Not now"))
         later.setObjectName("notNow")
         later.setToolTip(self.tr("Leave it; it is offered again at the next start"))
-        row = QHBoxLayout(self)
+        around = QVBoxLayout(self)
+        around.setContentsMargins(12, 8, 12, 0)
+        around.addWidget(card)
+        row = QHBoxLayout(card)
         row.setContentsMargins(12, 6, 8, 6)
         row.setSpacing(8)
         row.addWidget(self.text, 1)

@@ -48,7 +48,6 @@ class Facts(QWidget):
             box.addWidget(widget)
         box.addLayout(self._table())
         box.addWidget(self.notes)
-        box.addStretch()
 
     def _table(self) -> QFormLayout:
         table = QFormLayout()

@@ -76,6 +76,7 @@ class FolderSide(QObject):
         else:
             self.reader.stop_scan()
             self.collection.begin(None)
+            self.page.show_pack(path.name)
         self.opened.emit(path)
         self.changed.emit()
 

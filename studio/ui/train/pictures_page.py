@@ -77,6 +77,12 @@ class PicturesPage(QWidget):
         self.wall.set_empty_text(self.tr("Looking through the folder…"), "")
         self._tell()
 
+    def show_pack(self, name: str) -> None:
+        """An image pack was chosen: there are no files to look through."""
+        self.pages.setCurrentIndex(1)
+        self.wall.set_empty_text(name, self.tr("An image pack is learned from as it is."))
+        self._tell()
+
     def ended(self, whole: bool) -> None:
         """The scan has ended."""
         text = self.tr("Choose another folder, or drop one here.")

@@ -50,6 +50,7 @@ class PlanPanel(QWidget):
         self._plan = Training()
         self._entries: dict[str, Entry] = {}
         self._named = False  # whether a person gave the name
+        self._started = False  # whether a person chose what it starts from
         self._paced = False  # whether a person chose how often samples are shown
         names = [field.name for field in fields(Training)]
         shown = [name for part in _PARTS for name in part]
@@ -159,7 +160,7 @@ class PlanPanel(QWidget):
         self._unfold(False)
 
     def _connect(self) -> None:
-        self.start.activated.connect(lambda _: self._start_chosen())
+        self.start.activated.connect(self._start_set)
         self.preset.activated.connect(lambda _: self._preset_chosen())
         for part, form in self._parts.items():
             form.changed.connect(partial(self._edited, part))
@@ -174,8 +175,8 @@ class PlanPanel(QWidget):
     # -- what it starts from ------------------------------------------------------------------------
 
     def set_entries(self, entries: list[Entry], chosen: str = "") -> None:
-        """The models that it can start from. The one set stays, if it is there."""
-        before = self.start.currentData() if self.start.count() else chosen
+        """The models that it can start from: `chosen`, until a person sets another."""
+        before = self.start.currentData() if self._started else chosen
         self._entries = {e.name: e for e in entries if e.info is not None}
         self.start.clear()
         for name, entry in self._entries.items():
@@ -186,6 +187,10 @@ class PlanPanel(QWidget):
         self.start.setCurrentIndex(at if at >= 0 else 0)
         if self.start.currentData() != before or self._plan.start != before:
             self._start_chosen()
+
+    def _start_set(self, _: int) -> None:
+        self._started = True
+        self._start_chosen()
 
     def _start_chosen(self) -> None:
         name = self.start.currentData() or ""
@@ -244,7 +249,7 @@ class PlanPanel(QWidget):
 
     def show_plan(self, plan: Training, name: str) -> None:
         """The plan of an earlier run."""
-        self._named = True
+        self._named = self._started = True
         self.name.setText(name)
         at = self.start.findData(plan.start)
         if at < 0:  # it is gone, but the run has its weights

@@ -12,9 +12,11 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from studio.engine.train_jobs import Levels, Sheet
+from studio.engine.events import Levels
+from studio.engine.sheets import Sheet
 
 _LATE, _TICK = 60.0, 0.25  # seconds of work from which the pace is taken, and between its points
+_ROOM = 100 * 2**20  # bytes of sheets; then those that stand closest go, but the first and the last
 _MOST = 1200  # points of a curve; then every other one goes, the newest stay
 
 Point = tuple[float, float]
@@ -97,6 +99,10 @@ class Record:
                 self.sheets[at] = sheet
             else:
                 self.sheets.insert(at, sheet)
+        while len(self.sheets) > 2 and sum(map(_bytes, self.sheets)) > _ROOM:
+            steps = [known.step for known in self.sheets]
+            gaps = [steps[i + 1] - steps[i - 1] for i in range(1, len(steps) - 1)]
+            del self.sheets[1 + gaps.index(min(gaps))]
 
     def go_back(self, step: int) -> None:
         """The run was put back: sheets of later steps are of a past that was undone."""
@@ -122,6 +128,10 @@ class Record:
             return math.nan
         (since, first), (now, step) = self._paces[0], self._paces[-1]
         return (self.total - step) * (now - since) / max(1e-9, step - first)
+
+
+def _bytes(sheet: Sheet) -> int:
+    return sheet.pictures.nbytes + sheet.nearest.nbytes
 
 
 def _whole(levels: Levels) -> bool:

@@ -12,7 +12,7 @@ from PySide6.QtCore import QEvent, QObject, Qt, Signal
 from PySide6.QtGui import QKeyEvent, QMouseEvent, QPainter
 from PySide6.QtWidgets import QButtonGroup, QHBoxLayout, QPushButton, QVBoxLayout, QWidget
 
-from studio.engine.train_jobs import Sheet
+from studio.engine.sheets import Sheet
 from studio.ui.compare import lenses
 from studio.ui.picture_view import PictureView
 from studio.ui.train.gauge import Gauge
