@@ -556,3 +556,46 @@ def test_grey_pictures_teach_a_colour_model(tmp_path, tiny_checkpoint):
         start=formats.open_model(tiny_checkpoint),
     )
     assert all(map(math.isfinite, losses(trainer)))
+
+
+def test_a_model_grows_to_twice_its_size_and_goes_on(tmp_path):
+    small = replace(TINY, patch=2, top=4, steps=2)
+    train_to_end(Trainer(small, some_pictures(), tmp_path / "small"))
+    start = formats.open_model(tmp_path / "small")
+    pixels = np.repeat(np.repeat(some_pictures().pixels, 2, 1), 2, 2)
+    large = replace(small, start="small", size=16, network="grown", steps=4)
+    trainer = Trainer(large, Pictures(pixels, np.full(20, -1)), tmp_path / "large", "cpu", start)
+    for name, value in start.network().state_dict().items():
+        torch.testing.assert_close(trainer.net.inner.state_dict()[name], value)
+    train_to_end(trainer)
+    assert formats.open_model(tmp_path / "large").info.shape == (3, 16, 16)
+    again = Trainer(large, Pictures(pixels, np.full(20, -1)), tmp_path / "large")
+    assert again.step == 4
+
+
+@pytest.mark.parametrize(
+    ("size", "patch", "start"), [(24, 2, "small"), (16, 1, "small"), (16, 2, "")]
+)
+def test_what_cannot_grow_is_refused(size, patch, start, tmp_path):
+    small = replace(TINY, patch=patch, top=4 if patch > 1 else 0, steps=1)
+    train_to_end(Trainer(small, some_pictures(), tmp_path / "small"))
+    opened = formats.open_model(tmp_path / "small") if start else None
+    large = replace(small, start=start, size=size, network="grown")
+    pictures = Pictures(np.zeros((4, size, size, 3), np.uint8), np.full(4, -1))
+    with pytest.raises(SpecError, match="grow"):
+        Trainer(large, pictures, tmp_path / "large", "cpu", opened)
+
+
+def test_a_model_can_be_trained_on_for_another_noising(tmp_path):
+    train_to_end(Trainer(replace(TINY, steps=1), some_pictures(), tmp_path / "vp"))
+    start = formats.open_model(tmp_path / "vp")
+    plan = replace(TINY, start="vp", sde=VESDE(sigma_max=20.0), steps=1)
+    trainer = Trainer(plan, some_pictures(), tmp_path / "ve", "cpu", start)
+    assert trainer.info.sde == VESDE(sigma_max=20.0)
+    same = Trainer(replace(TINY, start="vp"), some_pictures(), tmp_path / "same", "cpu", start)
+    assert same.info.sde == VPSDE()
+
+
+def train_to_end(trainer):
+    for _ in train(trainer):
+        pass

@@ -27,6 +27,7 @@ from studio.training.check import Checked
 from studio.training.choices import Choices
 from studio.training.plan import PRESETS, Training, usual_rate
 from studio.training.runs import Recipe
+from studio.training.sizes import GROWN
 from studio.weights.model import ModelInfo
 from studio.weights.shelf import Shelf
 
@@ -140,13 +141,18 @@ class Train(Training, Command):
             plan = _preset(self.preset).of(plan)
         plan = dataclasses.replace(plan, **self._said())
         if start is not None:
-            brought = {k: getattr(start, k) for k in ("sde", "output", "network")}
-            plan = dataclasses.replace(plan, **brought)
+            plan = dataclasses.replace(plan, **self._brought(start))
         if not self.rate and told is None:
             plan = dataclasses.replace(plan, rate=usual_rate(plan))
         plan = choose.with_options(plan, choose.pairs(self.option))
         spec.check(plan)
         return plan
+
+    def _brought(self, start: ModelInfo) -> dict[str, Any]:
+        """What the model that it starts from decides: all but another noising, or growing, if asked."""
+        said = self._said()
+        keep = {"sde"} & said.keys() | ({"network"} if self.network == GROWN else set())
+        return {k: getattr(start, k) for k in ("sde", "output", "network") if k not in keep}
 
     def _said(self) -> dict[str, Any]:
         """The settings of the plan that were given."""

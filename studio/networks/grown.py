@@ -36,7 +36,7 @@ class GrownOptions:
     classes: int = 0
     inner: UNetOptions = UNetOptions(patch=2, top=24)
     top: int = 16  # channels at full size
-    blocks: int = 1  # residual blocks at full size
+    blocks: int = 2  # residual blocks at full size
     sigma_data: float = 0.5
 
     def __post_init__(self) -> None:

@@ -30,7 +30,11 @@ class Training:
     sde: SDE = option(VPSDE, label="Noising", help="How pictures become noise.")
     output: Output = option(Preconditioned, label="Network predicts")
     objective: Objective = option(LogNormal, label="Objective")
-    network: str = "unet"
+    network: str = option(
+        "unet",
+        label="Network",
+        help="unet; or grown: a stage of twice the size around the model that it starts from.",
+    )
     channels: tuple[int, ...] = (64, 128, 128)
     blocks: tuple[int, ...] = (2, 2, 2)
     attention: tuple[int, ...] = ()

@@ -16,7 +16,8 @@ from typing import TYPE_CHECKING, Any
 from studio import spec
 from studio.diffusion import pictures
 from studio.diffusion.objective import Noised
-from studio.diffusion.score import Score
+from studio.diffusion.score import Published, Score
+from studio.diffusion.sde import SDE
 from studio.errors import DataError, SaveError, SpecError
 from studio.lazy import torch
 from studio.training import adapters, lengths, optimization, parts
@@ -27,7 +28,7 @@ from studio.training.many import ALONE, Team
 from studio.training.optimization import Shuffled
 from studio.training.plan import Training
 from studio.training.runs import RESUME as RESUME
-from studio.training.sizes import resized
+from studio.training.sizes import GROWN, fill, grown, resized
 from studio.weights import tensors
 from studio.weights.formats import native
 from studio.weights.model import ModelInfo, Opened, score_of
@@ -290,6 +291,8 @@ def _check(plan: Training, data: Pictures) -> None:
             "Only a model that is there can be trained in part.",
             "Choose a model to start from, or train all of it.",
         )
+    if plan.network == GROWN and not plan.start:
+        raise SpecError("Only a model that is there can grow.", "Choose one to start from.")
     if len(data) < 2:
         raise DataError("Training needs at least two pictures.")
 
@@ -301,8 +304,25 @@ def _begin(
     if before is not None and plan.start:
         return before.info, None  # the model it began with may be gone by now
     if start is not None:
-        return replace(resized(start.info, plan.size), steps=0), start
+        grows = plan.network == GROWN != start.info.network
+        info = grown(start.info, plan.size, plan.top) if grows else resized(start.info, plan.size)
+        return replace(info, sde=_noising(plan, info), steps=0), start
     return _info(plan, data), None
+
+
+def _noising(plan: Training, info: ModelInfo) -> SDE:
+    """The plan's noising, if it names another than the usual one, else that of the model.
+
+    Our outputs are told sigma, which means the same under every SDE; published ones are not.
+    """
+    if plan.sde == Training().sde or plan.sde == info.sde:
+        return info.sde
+    if isinstance(info.output, Published):
+        raise SpecError(
+            "This model was published for a noising of its own, and knows no other.",
+            "Leave --sde out, or start from a model that was trained here.",
+        )
+    return plan.sde
 
 
 def _network(plan: Training, info: ModelInfo, start: Opened | None, device: str) -> nn.Module:
@@ -313,7 +333,7 @@ def _network(plan: Training, info: ModelInfo, start: Opened | None, device: str)
     torch.manual_seed(plan.seed)
     net = build(info.network, info.options).to(device).train()
     if start is not None:
-        net.load_state_dict(start.network(device).state_dict())
+        fill(net, start.network(device))
     net.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
     if plan.train == "last":
         parts.train_last(net, info, plan.last)
