@@ -12,7 +12,7 @@ import pytest
 from studio.engine.engine import Engine
 from studio.engine.events import Done
 from studio.engine.jobs import Setting
-from studio.engine.queue import MOST, Queue, Waiting
+from studio.engine.queue import MOST, Queue, Waiting, new_id
 from studio.errors import SpecError
 
 
@@ -251,3 +251,48 @@ def test_on_an_engine_the_next_one_starts_when_the_last_has_ended(path):
 
     asyncio.run(whole())
     assert order == [f"{name} {what}" for name in "acb" for what in ("begins", "ends")]
+
+
+# -- what a recipe needs besides itself -------------------------------------------------------------
+
+
+def with_file(queue: Queue, text: str = "picture") -> str:
+    id = new_id()
+    queue.given(id).parent.mkdir(parents=True, exist_ok=True)
+    queue.given(id).write_text(text)
+    return id
+
+
+def test_the_file_of_a_recipe_goes_when_it_leaves(desk, path):
+    queue = desk.queue
+    ids = [with_file(queue) for _ in range(4)]
+    for i, id in enumerate(ids):
+        queue.put({"name": str(i)}, id=id)
+    assert all(queue.given(id).exists() for id in ids)
+    queue.drop(ids[1])
+    queue.ended(ids[0])
+    assert [queue.given(id).exists() for id in ids] == [False, False, True, True]
+    queue.close()
+    # What ran is given up; what waits is kept with its file for the next session.
+    assert [queue.given(id).exists() for id in ids] == [False, False, False, True]
+    later = Queue(path, lambda entry: None)
+    assert [e.id for e in later.offered()] == [ids[3]]
+    assert later.given(ids[3]).read_text() == "picture"
+    later.decline()
+    assert not later.given(ids[3]).exists()
+
+
+def test_files_that_belong_to_nobody_are_tidied_away(desk, path):
+    id = with_file(desk.queue)
+    desk.queue.close()
+    later = Queue(path, lambda entry: None)
+    assert not later.given(id).exists()
+
+
+def test_an_id_that_could_be_a_path_is_no_id(path):
+    entry = {"id": "../../important", "recipe": {}}
+    path.parent.mkdir()
+    path.write_text(json.dumps({"version": 1, "running": [], "waiting": [entry], "offered": []}))
+    queue = Queue(path, lambda entry: None)
+    assert queue.offered() == ()
+    assert queue.problem

@@ -10,8 +10,10 @@ import pytest
 from PySide6.QtCore import QPoint, QPointF, Qt
 from PySide6.QtTest import QSignalSpy, QTest
 
+from studio.engine.density import Density
 from studio.engine.trajectory import Frame
 from studio.ui.compare import lenses
+from studio.ui.compare.densities import Densities
 from studio.ui.compare.lanes_view import MODES, LanesView
 
 LEFT = Qt.MouseButton.LeftButton
@@ -288,3 +290,46 @@ def test_frames_faster_than_the_screen_are_drawn_once(lanes: LanesView) -> None:
     QTest.qWait(5)
     assert len(drawn) == 1
     assert (lanes.lane_view(0).picture(0) == 69).all()
+
+
+# -- densities ------------------------------------------------------------------------------------
+
+
+def grown(lane: int, log_snr: float, nats: float) -> Density:
+    return Density(log_snr, np.full((4, 8, 8), nats, np.float16), lane=lane)
+
+
+def test_densities_are_grey_of_one_scale_and_change_evenly_between_moments(
+    lanes: LanesView, grab: Callable[..., np.ndarray]
+) -> None:
+    maps = Densities()
+    for event in (grown(0, -4, 2), grown(0, 0, 6), grown(0, 4, 8), grown(1, 4, 4)):
+        maps.add(event)
+    assert maps.most == 8
+    assert maps.at(2, 0.0) is None
+    shades = [int(maps.at(0, snr)[0, 0, 0, 0]) for snr in (-9, -4, -2, 0, 4, 9)]
+    assert shades == [0, 64, 128, 191, 255, 255]
+    lanes.set_view("density")
+    lanes.show_densities(maps, {})
+    assert (lanes.lane_view(0).picture(0) == 191).all()
+    assert (lanes.lane_view(1).picture(0) == 0).all()
+    plain = grab(lanes)
+    lanes.set_mode("difference")
+    assert (grab(lanes) != plain).any()
+
+
+def test_a_lane_without_a_density_says_why(lanes: LanesView) -> None:
+    maps = Densities()
+    maps.add(grown(1, 4, 3))
+    lanes.set_view("density")
+    lanes.show_densities(maps, {0: "It draws noise."})
+    QTest.qWait(1)
+    assert lanes.lane_view(0).count == 0
+    assert lanes.lane_view(0)._empty[1] == "It draws noise."
+    assert lanes.lane_view(1).count == 4
+    assert lanes.seen(0) is None
+    lanes.set_mode("wipe")
+    assert lanes.merged.count == 4
+    lanes.set_mode("side")
+    lanes.set_view("denoised")
+    assert lanes.lane_view(0).count == 4

@@ -205,6 +205,53 @@ def test_what_keeps_a_race_from_beginning_is_told_beside_run(with_tab: Any) -> N
     with_tab(work)
 
 
+# -- densities ------------------------------------------------------------------------------------
+
+
+def test_lanes_on_the_flow_have_densities_and_the_others_say_why_not(
+    with_tab: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / "race.png"
+    monkeypatch.setattr(
+        "studio.ui.tabs.race.QFileDialog.getSaveFileName", lambda *_: (str(path), "")
+    )
+
+    async def work(tab: RaceTab) -> None:
+        set_samplers(tab, SAMPLERS["em"](steps=9), SAMPLERS["dpm2m"](steps=12))
+        tab.bar.set_view("density")
+        tab.verbs.run_or_stop()
+        await until(lambda: not tab.runner.busy)
+        await until(lambda: tab.view.seen(1) is not None and not tab.densities.runner.busy)
+        assert tab.view.seen(0) is None
+        assert "draws noise" in tab.view.lane_view(0)._empty[1]
+        end = tab.view.seen(1)
+        times = tab.timeline.times
+        tab.timeline._scrub(times[len(times) // 2])
+        assert tab.view.seen(1).mean() < end.mean()
+        tab.save("picture")
+        await until(path.exists)
+        # Another race begins without.
+        tab.verbs.run_or_stop()
+        assert tab.view.seen(1) is None
+        await until(lambda: not tab.runner.busy)
+
+    with_tab(work)
+
+
+def test_a_race_that_is_held_is_measured_as_far_as_it_is(with_tab: Any) -> None:
+    async def work(tab: RaceTab) -> None:
+        set_samplers(tab, SAMPLERS["dpm2m"](steps=900), SAMPLERS["dpm2m"](steps=900))
+        tab.bar.set_view("density")
+        tab.verbs.run_or_stop()
+        await until(lambda: tab._race.trajectories and len(tab._race.trajectories[0].states) > 3)
+        assert "held" in tab.densities.words[0]
+        tab.verbs.pause_or_go()
+        await until(lambda: tab.view.seen(0) is not None)
+        tab.runner.stop()
+
+    with_tab(work)
+
+
 # -- looking back ---------------------------------------------------------------------------------
 
 

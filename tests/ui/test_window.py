@@ -162,7 +162,7 @@ def test_finish_brings_a_long_run_to_its_end(with_window: Any) -> None:
         part(tab, QToolButton, "finish").click()
         await until(lambda: not tab.runner.busy)
         await until(lambda: len(tab.history.tiles.items) == 1)
-        assert tab.view_finished
+        assert tab.walk.finished
 
     with_window(work)
 

@@ -18,11 +18,14 @@ from PySide6.QtWidgets import QGridLayout, QHBoxLayout, QStackedWidget, QVBoxLay
 
 from studio.engine.trajectory import VIEWS, Frame
 from studio.ui.compare import lenses
+from studio.ui.compare.densities import Densities
 from studio.ui.compare.lane_header import LaneHeader
 from studio.ui.compare.marks import LETTERS
 from studio.ui.picture_view import Camera, PictureView
 
 MODES = ("side", "wipe", "blink", "difference")
+#: A view that a Frame does not have: it is measured apart.
+DENSITY = "density"
 _BLINK = 500  # milliseconds a lane is shown; well below three flashes a second
 _GRIP = 12.0  # how near the line of a wipe is taken
 _SMALLEST, _LARGEST = 16.0, 400.0  # the loupe's radius
@@ -32,12 +35,14 @@ _SMALLEST, _LARGEST = 16.0, 400.0  # the loupe's radius
 class _Lane:
     """What is known of a lane: the frame that is shown and how it stands."""
 
+    number: int
     title: str
     frame: Frame | None = None
     state: str = ""
     words: str = ""
-    views: dict[str, np.ndarray] = field(default_factory=dict)
+    views: dict[str, np.ndarray | None] = field(default_factory=dict)
     pulled: np.ndarray | None = None
+    none: str = ""  # why it has no density
 
     def show(self, frame: Frame) -> None:
         self.frame, self.views, self.pulled = frame, {}, None
@@ -46,16 +51,21 @@ class _Lane:
         """s · score of the frame, made once."""
         assert self.frame is not None
         if self.pulled is None:
-            seen = (self.view(name) for name in ("denoised", "x", "score"))
-            self.pulled = lenses.pulls(self.frame, *seen)
+            seen = [self.view(name) for name in ("denoised", "x", "score")]
+            self.pulled = lenses.pulls(self.frame, *(v for v in seen if v is not None))
         return self.pulled
 
-    def view(self, name: str) -> np.ndarray:
-        """A view of the frame, of which there is one. A frame may make it anew each time it is asked."""
+    def view(self, name: str, densities: Densities | None = None) -> np.ndarray | None:
+        """A view of the frame, made once: a frame may make it anew each time it is asked. None if there
+        is no frame, or no such view."""
+        if self.frame is None:
+            return None
         if name not in self.views:
-            assert self.frame is not None
-            self.views[name] = self.frame.view(name)
-        return self.views[name]
+            if name != DENSITY:
+                self.views[name] = self.frame.view(name)
+            elif densities is not None:
+                self.views[name] = densities.at(self.number, self.frame.log_snr)
+        return self.views.get(name)
 
 
 class LanesView(QWidget):
@@ -78,6 +88,8 @@ class LanesView(QWidget):
         self.mode, self.view, self.pair = "side", "denoised", (0, 1)
         self.share, self.gain, self.radius = 0.5, 1, 64.0
         self.loupe = self.arrows = False
+        self.densities = Densities()
+        self._empty = ("", "")
         self._lanes: list[_Lane] = []
         self._headers: list[LaneHeader] = []
         self._views: list[PictureView] = []
@@ -143,7 +155,7 @@ class LanesView(QWidget):
             self._headers.append(self._header(lane))
             self._views.append(self._picture_view(f"lane{LETTERS[lane]}"))
         self._place()
-        self._lanes = [_Lane(title) for title in titles]
+        self._lanes = [_Lane(number, title) for number, title in enumerate(titles)]
         for view in (*self._views, self.merged):
             view.clear()
         if max(self.pair) >= len(titles):
@@ -205,8 +217,22 @@ class LanesView(QWidget):
 
     def set_empty_text(self, title: str, body: str) -> None:
         """What is said before there are pictures."""
+        self._empty = title, body
         for view in (*self._views, self.merged):
             view.set_empty_text(title, body)
+
+    def show_densities(self, densities: Densities, words: dict[int, str]) -> None:
+        """Densities as they are now, and what to say of lanes that have none."""
+        self.densities = densities
+        for lane in self._lanes:
+            lane.views.pop(DENSITY, None)
+            lane.none = words.get(lane.number, "")
+        if self.view == DENSITY:
+            self._everything()
+
+    def seen(self, lane: int) -> np.ndarray | None:
+        """What is shown of a lane: uint8 (N, H, W, 1 or 3); None if nothing is."""
+        return self._lanes[lane].view(self.view, self.densities)
 
     def _tell(self, lane: int) -> None:
         """Write a lane on its header, and on that of the frame of two."""
@@ -237,8 +263,8 @@ class LanesView(QWidget):
             self.merged.setFocus()
 
     def set_view(self, view: str) -> None:
-        """Which of VIEWS is shown of every lane."""
-        if view not in VIEWS:
+        """Which of VIEWS is shown of every lane, or DENSITY."""
+        if view not in (*VIEWS, DENSITY):
             raise ValueError(f"there is no view {view}")
         self.view = view
         self._everything()
@@ -304,9 +330,17 @@ class LanesView(QWidget):
             if dirty & set(self.pair):
                 self._draw_pair()
             return
-        for lane in sorted(dirty):
-            if lane < len(self._lanes) and self._lanes[lane].frame is not None:
-                self._draw(self._views[lane], self._lanes[lane].view(self.view))
+        for number in sorted(dirty):
+            if number < len(self._lanes) and (lane := self._lanes[number]).frame is not None:
+                seen = self.seen(number)
+                if seen is None:
+                    self._say_none(self._views[number], lane)
+                else:
+                    self._draw(self._views[number], seen)
+
+    def _say_none(self, view: PictureView, lane: _Lane) -> None:
+        view.clear()
+        view.set_empty_text(self.tr("No density here"), lane.none)
 
     def _draw(self, view: PictureView, pictures: np.ndarray) -> None:
         fresh = not view.count
@@ -317,9 +351,12 @@ class LanesView(QWidget):
                 view.look(others[0].camera)
 
     def _draw_pair(self) -> None:
-        known = [lane.view(self.view) for lane in self._two() if lane.frame is not None]
+        seen = [lane.view(self.view, self.densities) for lane in self._two()]
+        known = [view for view in seen if view is not None]
         if not known:
             self.merged.clear()
+            if self.view == DENSITY and self._two():
+                self._say_none(self.merged, self._two()[0])
         elif len(known) < 2 or known[0].shape != known[1].shape:
             self._draw(self.merged, known[0])
         elif self.mode == "wipe":
@@ -344,7 +381,8 @@ class LanesView(QWidget):
         """What lies over the pictures of a lane, or of two in one frame."""
         letters, both = [LETTERS[lane] for lane in self.pair], view is self.merged
         if both and self.mode == "difference":
-            lenses.paint_legend(painter, view, self.font(), self.gain, letters)
+            span = self.densities.most if self.view == DENSITY else 255.0
+            lenses.paint_legend(painter, view, self.font(), self.gain, letters, span)
             return
         lane = self._lanes[self.pair[int(self._other)] if both else self._views.index(view)]
         if lane.frame is None:
@@ -354,7 +392,11 @@ class LanesView(QWidget):
         if self.loupe:
             name = "x" if self.view == "denoised" else "denoised"
             through = self._wiped(name) if both and self.mode == "wipe" else lane.view(name)
-            lenses.paint_loupe(painter, view, through, self._lens_at(view), self.radius)
+            if through is not None:
+                lenses.paint_loupe(painter, view, through, self._lens_at(view), self.radius)
+        if self.view == DENSITY and self.seen(lane.number) is not None:
+            most, unit = self.densities.most, self.tr("nats a pixel")
+            lenses.paint_densities(painter, view, self.font(), most, unit)
         if both and self.mode == "wipe":
             lenses.paint_wipe(painter, view, self.share, letters)
         elif both:
@@ -362,7 +404,8 @@ class LanesView(QWidget):
 
     def _wiped(self, name: str) -> np.ndarray:
         """A view of the pair, on each side of the wipe that of its own lane."""
-        known = [lane.view(name) for lane in self._two() if lane.frame is not None]
+        seen = [lane.view(name, self.densities) for lane in self._two()]
+        known = [view for view in seen if view is not None]
         if len(known) < 2 or known[0].shape != known[1].shape:
             return known[0]
         return lenses.wiped(known[0], known[1], self.share)

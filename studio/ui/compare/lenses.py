@@ -232,16 +232,35 @@ def paint_letter(painter: QPainter, view: PictureView, lane: int) -> None:
 
 
 def paint_legend(
-    painter: QPainter, view: PictureView, font: QFont, gain: int, letters: Sequence[str]
+    painter: QPainter,
+    view: PictureView,
+    font: QFont,
+    gain: int,
+    letters: Sequence[str],
+    span: float,
 ) -> None:
-    """What the colours of a difference mean, in the lower right corner."""
+    """What the colours of a difference mean; `span` is what 255 levels are."""
+    most = f"{span / gain:.3g}"
+    words = f"{letters[0]} +{most}", f"{letters[1]} +{most}"
+    _paint_scale(painter, view, font, drawing.image_of(_COLOURS[None]), words)
+
+
+def paint_densities(
+    painter: QPainter, view: PictureView, font: QFont, most: float, unit: str
+) -> None:
+    """What the greys of a density mean."""
+    greys = np.arange(256, dtype=np.uint8)[None, :, None]
+    _paint_scale(painter, view, font, drawing.image_of(greys), ("0", f"{most:.3g} {unit}"))
+
+
+def _paint_scale(
+    painter: QPainter, view: PictureView, font: QFont, bar: QImage, words: tuple[str, str]
+) -> None:
+    """A bar of colours between two words, in the upper right corner."""
     c, small = theme.colours(), theme.font(font, 0.85)
-    metrics, most = QFontMetricsF(small), 255 / gain
-    left = f"{letters[0]} +{most:.0f}"
-    right = f"{letters[1]} +{most:.0f}"
-    bar, pad = 120.0, 8.0
-    sides = [metrics.horizontalAdvance(text) for text in (left, right)]
-    width, height = sum(sides) + bar + 4 * pad, metrics.height() + 8
+    metrics, wide, pad = QFontMetricsF(small), min(120.0, view.width() / 4), 8.0
+    sides = [metrics.horizontalAdvance(text) for text in words]
+    width, height = sum(sides) + wide + 4 * pad, metrics.height() + 8
     box = QRectF(view.width() - width - 8, 8, width, height)
     plate = QColor(c.raised)
     plate.setAlphaF(0.92)
@@ -249,14 +268,10 @@ def paint_legend(
     painter.setPen(QPen(QColor(c.line), 1))
     painter.setBrush(plate)
     painter.drawRoundedRect(box, 6, 6)
-    strip = QRectF(box.left() + 2 * pad + sides[0], box.top() + height / 2 - 4, bar, 8)
-    painter.drawImage(strip, _legend())
+    strip = QRectF(box.left() + 2 * pad + sides[0], box.top() + height / 2 - 4, wide, 8)
+    painter.drawImage(strip, bar)
     painter.setPen(QColor(c.text))
     painter.setFont(small)
     text = box.adjusted(pad, 0, -pad, 0)
-    painter.drawText(text, Qt.AlignmentFlag.AlignVCenter | Qt.AlignmentFlag.AlignLeft, left)
-    painter.drawText(text, Qt.AlignmentFlag.AlignVCenter | Qt.AlignmentFlag.AlignRight, right)
-
-
-def _legend() -> QImage:
-    return drawing.image_of(_COLOURS[None])
+    painter.drawText(text, Qt.AlignmentFlag.AlignVCenter | Qt.AlignmentFlag.AlignLeft, words[0])
+    painter.drawText(text, Qt.AlignmentFlag.AlignVCenter | Qt.AlignmentFlag.AlignRight, words[1])

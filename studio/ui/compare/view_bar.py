@@ -20,19 +20,20 @@ from PySide6.QtWidgets import (
 
 from studio.engine.trajectory import VIEWS
 from studio.ui import theme
-from studio.ui.compare.lanes_view import MODES, LanesView
+from studio.ui.compare.lanes_view import DENSITY, MODES, LanesView
 from studio.ui.compare.lenses import GAINS
 from studio.ui.compare.marks import LETTERS
 
 #: The views in the order of the buttons: what a person wants to see first comes first.
-_VIEWS = ("denoised", "x", "score", "change")
-assert sorted(_VIEWS) == sorted(VIEWS)
+_VIEWS = ("denoised", "x", "score", "change", DENSITY)
+assert sorted(_VIEWS) == sorted((*VIEWS, DENSITY))
 
 
 class ViewBar(QWidget):
     """Two rows of buttons over a LanesView, which they steer. `saves` is a button put at the end."""
 
     mode_changed = Signal(str)
+    view_changed = Signal(str)
 
     def __init__(self, view: LanesView, saves: QWidget, parent: QWidget | None = None) -> None:
         super().__init__(parent)
@@ -82,12 +83,21 @@ class ViewBar(QWidget):
 
     def _view_words(self) -> tuple[tuple[str, ...], tuple[str, ...]]:
         return (
-            (self.tr("Denoised"), self.tr("Noisy state"), self.tr("Score"), self.tr("Change")),
+            (
+                self.tr("Denoised"),
+                self.tr("Noisy state"),
+                self.tr("Score"),
+                self.tr("Change"),
+                self.tr("Density"),
+            ),
             (
                 self.tr("What the model expects to come out (X)"),
                 self.tr("x_t itself, scaled so that it can be seen (X)"),
                 self.tr("How strongly each pixel is pulled: ‖s·score‖ (X)"),
                 self.tr("What moved since the picture before (X)"),
+                self.tr(
+                    "By how much the log density of each pixel has grown since noise, along the flow (X)"
+                ),
             ),
         )
 
@@ -207,6 +217,7 @@ class ViewBar(QWidget):
     def set_view(self, view: str) -> None:
         self.views.button(_VIEWS.index(view)).setChecked(True)
         self._view.set_view(view)
+        self.view_changed.emit(view)
 
     def next_view(self) -> None:
         self.set_view(_VIEWS[(self.views.checkedId() + 1) % len(_VIEWS)])

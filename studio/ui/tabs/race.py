@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, cast
@@ -39,9 +40,10 @@ from studio.engine.queue import Waiting
 from studio.engine.race import MeasureLane, ProbeJob, RaceJob, RaceRecipe, StopLane
 from studio.engine.trajectory import Frame, Trajectory
 from studio.errors import StudioError
+from studio.ui.compare.densities import DensityLens
 from studio.ui.compare.lane_editor import LaneEditor, fits, sampler_words, titles
 from studio.ui.compare.lane_header import UNDER_WAY
-from studio.ui.compare.lanes_view import LanesView
+from studio.ui.compare.lanes_view import DENSITY, LanesView
 from studio.ui.compare.marks import LETTERS
 from studio.ui.compare.playback import Playback, RaceTimeline
 from studio.ui.compare.poster import Reel, Strip, poster
@@ -82,6 +84,7 @@ class RaceTab(Tab):
         self.timeline = RaceTimeline()
         self.playback = Playback(self.timeline)
         self.board = Scoreboard()
+        self.densities = DensityLens(session.engine)
         self._race: _Race | None = None
         self._model = ""
         self._build()
@@ -157,7 +160,11 @@ class RaceTab(Tab):
         # After _state: what is next begins when all is told of what has ended.
         self.seat = Seat(self.session, "race", self.runner, self._begin_queued)
         self.seat.failed.connect(self._failed)
-        for runner in (self.exports, self.probes):
+        self.bar.view_changed.connect(lambda _: self._measure_densities())
+        self.densities.changed.connect(self._show_densities)
+        # One that was given up for another is followed by that one.
+        self.densities.runner.state_changed.connect(lambda _: self._measure_densities())
+        for runner in (self.exports, self.probes, self.densities.runner):
             runner.failed.connect(self._failed)
             runner.bug.connect(self.bug)
         self.session.model_changed.connect(self._model_changed)
@@ -220,7 +227,7 @@ class RaceTab(Tab):
         self.runner.resume()
 
     def runners(self) -> list[Runner]:
-        return [self.runner, self.exports, self.probes]
+        return [self.runner, self.exports, self.probes, self.densities.runner]
 
     def shown(self) -> None:
         self.board.distances.load()
@@ -257,6 +264,7 @@ class RaceTab(Tab):
         self._race = _Race(recipe, titles(recipe.lanes))
         self.playback.stop()
         self.timeline.clear()
+        self.densities.clear()
         self._set_lanes()
         return RaceJob(recipe, bits=self.editor.bits.isChecked())
 
@@ -363,6 +371,7 @@ class RaceTab(Tab):
         self.queue_button.show_state(state, why_not)
         if told := self.verbs.told(state):
             self.status.emit(told)
+        self._measure_densities()
         if state == "idle" and self._race is not None:
             lanes = range(len(self._race.titles))
             for lane in lanes:
@@ -401,6 +410,21 @@ class RaceTab(Tab):
             self.tr("Press Run: every lane starts from the same noise."),
         )
 
+    # -- densities ----------------------------------------------------------------------------------
+
+    def _measure_densities(self) -> None:
+        """While they are looked at: of a race that is held or has ended."""
+        race = self._race
+        if race is not None and self.view.view == DENSITY:
+            racing = self.runner.state in ("running", "stopping")
+            self.densities.measure(race.recipe, race.trajectories, racing)
+
+    def _show_densities(self) -> None:
+        self.view.show_densities(self.densities.maps, self.densities.words)
+        if self.densities.runner.busy:
+            done = round(100 * self.densities.progress)
+            self.status.emit(self.tr("Following the density: {done} %").format(done=done))
+
     # -- trying out ---------------------------------------------------------------------------------
 
     def _probe(self) -> None:
@@ -427,9 +451,12 @@ class RaceTab(Tab):
         path = self._ask_path(kind, race.recipe)
         if path is None:
             return
-        view, titles = self.view.view, tuple(race.titles)
+        titles = tuple(race.titles)
         seen = [self.view.frame(i) for i in range(len(titles))]
-        sheet = _sheet([f for f in seen if f is not None], titles, view)
+        shown = [self.view.seen(i) for i in range(len(titles))]
+        # Densities are not there of every lane, nor of every moment.
+        view = self.view.view if self.view.view != DENSITY else "denoised"
+        sheet = _sheet([f for f in seen if f is not None], titles, view, shown)
         # A recipe that does not lead to these pictures is worse than none.
         recipe = None if race.bent else spec.to_dict(race.recipe)
         frames: Any = ()
@@ -473,10 +500,13 @@ class _RaceBar(RunBar):
             self._tab.finish_quickly()
 
 
-def _sheet(frames: list[Any], titles: tuple[str, ...], view: str) -> np.ndarray:
-    """A moment of every lane as one picture, uint8 (H, W, 3)."""
+def _sheet(
+    frames: list[Any], titles: tuple[str, ...], view: str, shown: Sequence[np.ndarray | None] = ()
+) -> np.ndarray:
+    """A moment of every lane as one picture, uint8 (H, W, 3): what is shown of each, else a view."""
+    seen = shown or [None] * len(frames)
     strips = [
-        Strip(frame.view(view), title, f"{frame.calls} calls")
-        for frame, title in zip(frames, titles, strict=True)
+        Strip(frame.view(view) if there is None else there, title, f"{frame.calls} calls")
+        for frame, title, there in zip(frames, titles, seen, strict=True)
     ]
     return poster(strips)
