@@ -33,6 +33,7 @@ from studio.ui.train.data_panel import DataPanel
 from studio.ui.train.gauge import Gauge
 from studio.ui.train.levels_strip import LevelsStrip
 from studio.ui.train.live_view import LiveView
+from studio.ui.train.loss_plot import _reach
 from studio.ui.train.plan_panel import FINE_RATE, PlanPanel, name_for
 from studio.ui.train.record import Curve, Record
 from studio.ui.train.sample_wall import SampleWall, paired
@@ -583,6 +584,16 @@ def test_a_live_view_draws_a_run_that_grows(shown: Shown, qapp: Any) -> None:
     assert len(view.plot._lines[0].getData()[0]) == 200
 
 
+@pytest.mark.parametrize(
+    ("last", "total", "end"),
+    [(0, 500, 1.953125), (30, 5000, 39.0625), (499, 500, 500), (700, 500, 700)],
+)
+def test_the_axis_of_a_long_run_reaches_no_further_than_it_need(
+    last: float, total: float, end: float
+) -> None:
+    assert _reach(last, total) == end
+
+
 def test_views_of_the_samples(shown: Shown) -> None:
     wall = shown(SampleWall(), 600, 400)
     before, now = sheet(0, 10), sheet(90, 200)
@@ -692,7 +703,7 @@ def test_only_runs_that_can_go_on_are_offered_and_not_again_once_declined(shown:
     card.show_runs([found("done", 500), found("broken", resumable=False)])
     assert card.isHidden()
     card.show_runs([found("cats"), found("dogs", 10)])
-    assert "“cats” stopped at step 200 of 500, today" in card.text.text()
+    assert "“cats” stopped at step 200 of 500, " in card.text.text()
     card.choice.setCurrentIndex(1)
     wanted: list[RunFound] = []
     card.go_on_requested.connect(wanted.append)

@@ -249,11 +249,12 @@ def test_a_path_is_typed_and_one_that_is_not_there_is_said(with_tab: Any, animal
         line = tab.folder.panel.line
         line.setText(str(animals / "nowhere"))
         QTest.keyClick(line, Qt.Key.Key_Return)
-        assert "no folder" in tab.errors.text
+        assert "no folder" in tab.folder.panel.problem.text()
+        assert not tab.bar.run.isEnabled()
         line.setText(str(animals))
         QTest.keyClick(line, Qt.Key.Key_Return)
         await until(lambda: not tab.folder.reader.scanning)
-        assert tab.errors.text == ""
+        assert tab.folder.panel.problem.isHidden()
         assert tab.folder.collection.pictures == 6
 
     with_tab(work)
@@ -628,6 +629,24 @@ def test_a_folder_dropped_on_the_window_is_what_will_be_learned_from(
         assert window.modes.currentWidget() is tab
         await until(lambda: not tab.folder.reader.scanning)
         assert tab.folder.collection.pictures == 6
+
+    with_window(work)
+
+
+def test_other_modes_see_how_far_it_is_and_that_it_is_ready(
+    with_window: Any, animals: Path, made_up: MadeUp
+) -> None:
+    async def work(window: MainWindow, _: Any) -> None:
+        window.turn_to("train")
+        tab = train_tab(window)
+        place = window.modes.indexOf(tab)
+        await begun(tab, animals, made_up, steps=100)
+        window.turn_to("sample")
+        await until(lambda: window.modes.tabText(place) == "4  Train · 20%")
+        made_up.more(400)
+        await until(lambda: window.modes.tabText(place) == "4  Train · ready")
+        window.turn_to("train")
+        assert window.modes.tabText(place) == "4  Train"
 
     with_window(work)
 

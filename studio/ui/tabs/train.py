@@ -76,6 +76,7 @@ class TrainTab(Tab):
         self.record = Record()
         self._job: TrainJob | None = None
         self._ended = self._discarding = self._failing = False
+        self._unseen = False  # whether it came to its end while another mode was looked at
         self._saved_at = 0  # the step that the model on disk is of
         self._checked_plan: Any = None
         self._note = self._marked = ""
@@ -156,7 +157,6 @@ class TrainTab(Tab):
         self.folder.changed.connect(self._plan_changed)
         self.folder.opened.connect(self._folder_opened)
         self.folder.said.connect(self.status)
-        self.folder.failed.connect(self._failed)
         self.folder.page.told.connect(self._show_state)
         self.plan.changed.connect(self._plan_changed)
         self.card.sigma_wanted.connect(self.plan.set_sigma_max)
@@ -208,6 +208,8 @@ class TrainTab(Tab):
     def showEvent(self, event: QShowEvent) -> None:
         super().showEvent(event)
         self.live.load()
+        self._unseen = False
+        self._tell()
         self._look_for_runs()
 
     def _look_for_runs(self) -> None:
@@ -475,7 +477,7 @@ class TrainTab(Tab):
         self._say(said)
 
     def _done(self, result: TrainResult) -> None:
-        self._ended = True
+        self._ended, self._unseen = True, not self.isVisible()
         self.record.step = self._saved_at = result.step
         self.record.add_sheets(sheet for sheet in (result.before, result.after) if sheet)
         self.session.look_again()
@@ -506,7 +508,7 @@ class TrainTab(Tab):
         if self.runner.state == "paused":
             return self.tr("paused")
         if self.runner.state == "idle" or not self.record.total:
-            return ""
+            return self.tr("ready") if self._unseen else ""
         return f"{self.record.step / self.record.total:.0%}"
 
     def _makes_way(self) -> bool:

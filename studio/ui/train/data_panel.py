@@ -66,6 +66,7 @@ class DataPanel(QWidget):
         self.line.setPlaceholderText(self.tr("Drop a folder, or type its path"))
         self.line.setAccessibleName(self.tr("Folder of pictures"))
         self.line.setToolTip(self.tr("The folder to learn from; no names or order are asked for"))
+        self.line.setAcceptDrops(False)  # a folder that is dropped is for the page, not its address
         self.choose = QToolButton()
         self.choose.setObjectName("chooseFolder")
         self.choose.setIcon(theme.icon("open"))
@@ -75,12 +76,20 @@ class DataPanel(QWidget):
         row.setSpacing(6)
         row.addWidget(self.line, 1)
         row.addWidget(self.choose)
+        self.problem = QLabel()
+        self.problem.setObjectName("folderProblem")
+        self.problem.setProperty("role", "problem")
+        self.problem.setWordWrap(True)
+        self.problem.setTextFormat(Qt.TextFormat.PlainText)
+        self.problem.setTextInteractionFlags(Qt.TextInteractionFlag.TextSelectableByMouse)
+        self.problem.hide()
         part = QWidget()
         box = QVBoxLayout(part)
         box.setContentsMargins(0, 0, 0, 0)
         box.setSpacing(6)
         box.addWidget(_heading(self.tr("Pictures")))
         box.addLayout(row)
+        box.addWidget(self.problem)
         box.addWidget(self._scan_line())
         box.addWidget(self._summary())
         return part
@@ -199,6 +208,11 @@ class DataPanel(QWidget):
         self.line.setText(str(folder))
         self.line.setToolTip(str(folder))
         self.line.setCursorPosition(len(self.line.text()))
+
+    def show_problem(self, text: str) -> None:
+        """What is wrong with the folder; empty if nothing is."""
+        self.problem.setText(text)
+        self.problem.setVisible(bool(text))
 
     def show_scan(self, running: bool) -> None:
         """Whether a scan is under way."""

@@ -9,7 +9,7 @@ import numpy as np
 from PySide6.QtCore import QObject, QTimer, Signal
 
 from studio.engine.engine import Engine
-from studio.errors import DataError, SpecError
+from studio.errors import DataError, SpecError, StudioError
 from studio.training.choices import Choices
 from studio.training.folder import File
 from studio.ui.runner import Runner
@@ -29,7 +29,6 @@ class FolderSide(QObject):
     changed = Signal()
     opened = Signal(object)
     said = Signal(str)
-    failed = Signal(object)
     bug = Signal(object)
 
     def __init__(self, engine: Engine) -> None:
@@ -57,7 +56,7 @@ class FolderSide(QObject):
         self.reader.progress.connect(self.panel.show_progress)
         self.reader.scanned.connect(self._scanned)
         self.reader.varied.connect(self._show_varied)
-        self.reader.failed.connect(self.failed)
+        self.reader.failed.connect(self._failed)
         self.reader.bug.connect(self.bug)
 
     # -- the folder ---------------------------------------------------------------------------------
@@ -65,10 +64,11 @@ class FolderSide(QObject):
     def open(self, path: Path) -> None:
         """Look through a folder, or take an image pack as it is."""
         if path.suffix.lower() != PACK and not path.is_dir():
-            self.failed.emit(
+            self._failed(
                 DataError(f"There is no folder at {path}.", "Choose another, or drop one here.")
             )
             return
+        self.panel.show_problem("")
         self.path = path
         self.panel.show_folder(path)
         if path.is_dir():
@@ -80,8 +80,14 @@ class FolderSide(QObject):
         self.opened.emit(path)
         self.changed.emit()
 
+    def _failed(self, error: StudioError) -> None:
+        """Said beside the folder's line."""
+        self.panel.show_problem(str(error))
+        self.said.emit(error.message)
+
     def _look_again(self) -> None:
         if self.path is not None:
+            self.panel.show_problem("")
             self.page.wall.forget_images()
             self.panel.varied.clear()
             self.panel.show_scan(True)

@@ -94,12 +94,12 @@ class LossPlot(QWidget):
         self._scale(record, curves)
 
     def _scale(self, record: Record, curves: list[Curve]) -> None:
-        """The whole run across; down, what is not of the first steps."""
+        """The run across; down, what is not of the first steps."""
         last = max([record.step, *(c.points[-1][0] for c in curves if c.points)], default=0)
         first = min((c.points[0][0] for c in curves if c.points), default=0)
         early = first + _EARLY * (last - first)
         late = [value for curve in curves for step, value in curve.points if step >= early]
-        self._plot.setXRange(0, max(1, record.total, last), padding=0.01)
+        self._plot.setXRange(0, _reach(last, record.total), padding=0.01)
         if late:
             low, high = float(np.min(late)), float(np.quantile(late, 0.995))
             room = max(high - low, 1e-6 + 0.02 * abs(high))
@@ -142,3 +142,11 @@ class LossPlot(QWidget):
         second.setPen(pg.mkPen(QColor(c.series[1]), width=1.6, style=Qt.PenStyle.DashLine))
         for axis in ("left", "bottom"):
             self._plot.getAxis(axis).setStyle(tickFont=theme.font(self.font(), 0.85))
+
+
+def _reach(last: float, total: float) -> float:
+    """How far the axis goes: to the end of the run, halved while the curve would take less than half."""
+    end = max(total, last, 1.0)
+    while end / 2 >= max(1.0, 1.02 * last):
+        end /= 2
+    return end
