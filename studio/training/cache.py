@@ -53,18 +53,24 @@ def scanned(folder: Path, size: int) -> Generator[tuple[int, int, list[File]], N
         known = parts[0] if parts else known
         yield 0, 0, []
     found: dict[str, File] = {}
-    whole = False
+    done = total = 0
     try:
         with contextlib.closing(scan(folder, size, known)) as scanning:
             for done, total, files in scanning:
                 found |= {file.path: file for file in files}
                 yield done, total, files
-        whole = True
-    finally:
+    except GeneratorExit:
         # Of a scan that was broken off, what it came to is kept beside what was known before.
-        kept = found if whole else known | found
-        if {f.path: f.stamp for f in kept.values()} != {f.path: f.stamp for f in known.values()}:
-            remember(folder, kept.values())
+        _keep(folder, known, known | found)
+        raise
+    for _ in readers.asked(lambda: _keep(folder, known, found)):
+        yield done, total, []
+
+
+def _keep(folder: Path, known: dict[str, File], found: dict[str, File]) -> None:
+    """Remember a scan unless it found nothing new."""
+    if found.keys() != known.keys() or any(known[p].stamp != f.stamp for p, f in found.items()):
+        remember(folder, found.values())
 
 
 def remembered(folder: Path) -> dict[str, File]:
