@@ -59,7 +59,7 @@ class MainWindow(QMainWindow):
     def __init__(self, session: Session, on_close: Callable[[], None] | None = None) -> None:
         super().__init__()
         self.session = session
-        session.summon = lambda kind: self.page(_MODES[kind]) if kind in _MODES else None
+        session.summon = self._summon
         self._on_close = on_close
         self._closing = False
         self._painted = False
@@ -149,6 +149,11 @@ class MainWindow(QMainWindow):
 
     def _canvas(self) -> Tab:
         return self.turn_to("canvas")
+
+    def _summon(self, kind: str) -> None:
+        """Build the mode that runs recipes of a kind."""
+        if kind in _MODES:
+            self.page(_MODES[kind]).ready_for(kind)
 
     def turn_to(self, name: str) -> Tab:
         """Show a mode."""

@@ -35,6 +35,12 @@ class Runner(QObject):
     def busy(self) -> bool:
         return self._task is not None
 
+    @property
+    def computing(self) -> bool:
+        """Whether a person waits for what runs: not for a disk alone, nor in the background."""
+        run = self._run
+        return run is not None and not run.background and getattr(run.job, "lane", "") != "io"
+
     def start(self, make: Callable[[], Job]) -> None:
         """Build the job and run it. Does nothing while another runs."""
         if self.busy:

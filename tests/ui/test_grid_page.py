@@ -15,7 +15,8 @@ import pytest
 import qasync
 from conftest import gaussian_score
 from PIL import Image
-from PySide6.QtCore import QPointF, Qt
+from PySide6.QtCore import QEvent, QPoint, QPointF, Qt
+from PySide6.QtGui import QMouseEvent
 from PySide6.QtTest import QTest
 from PySide6.QtWidgets import QAbstractButton, QComboBox, QLineEdit
 
@@ -395,5 +396,132 @@ def test_without_a_model_the_reason_is_said(with_page: Any) -> None:
         page.session.look_again()
         assert "no model" in page.cost.text()
         assert not page.verbs.run.isEnabled()
+
+    with_page(work)
+
+
+# -- another order --------------------------------------------------------------------------------
+
+
+def middle(page: GridPage, place: tuple[int, int]) -> QPoint:
+    return page.view.rect_of(place).center().toPoint()
+
+
+def drag(page: GridPage, start: QPoint, end: QPoint) -> None:
+    there, left = page.view.viewport(), Qt.MouseButton.LeftButton
+    QTest.mousePress(there, left, pos=start)
+    for share in (0.3, 0.7, 1.0):
+        step = start + (end - start) * share
+        moved = QMouseEvent(
+            QEvent.Type.MouseMove, QPointF(step), QPointF(step), left, left, Qt.KeyboardModifier(0)
+        )
+        page.view.mouseMoveEvent(moved)
+    QTest.mouseRelease(there, left, pos=end)
+
+
+def pictures_of(page: GridPage, tmp_path: Path) -> np.ndarray:
+    job, cells = page._grid.shown_job, page._grid.shown_cells()
+    return job.sheet(cells, legend=False)
+
+
+def test_columns_are_dragged_into_another_order_with_their_values(
+    with_page: Any, tmp_path: Path
+) -> None:
+    async def work(page: GridPage) -> None:
+        set_axes(page, Axis("steps", ("4", "2", "3")), Axis("sampler", ("dpm2m", "ancestral")))
+        await made(page)
+        first, last = middle(page, (0, 0)), middle(page, (2, 0))
+        whole = pictures_of(page, tmp_path)
+        drag(page, QPoint(first.x(), 8), QPoint(last.x() + 5, 8))
+        assert page.view._columns == [1, 2, 0]
+        assert page.across.axis().values == ("2", "3", "4")
+        assert middle(page, (0, 0)).x() == last.x()
+        assert page.view.place_at(QPointF(last)) == (0, 0)
+        moved, wide = pictures_of(page, tmp_path), whole.shape[1] // 3
+        assert (moved[:, 2 * wide :] == whole[:, :wide]).all()
+        page.save_to(tmp_path / "g.png")
+        await until(lambda: (tmp_path / "g.json").exists() and not page.saver.busy)
+        rows = list(csv.DictReader((tmp_path / "g.csv").read_text().splitlines()))
+        assert [r["steps"] for r in rows[:3]] == ["2", "3", "4"]
+        assert recipes.read_recipe(tmp_path / "g.png")["x"]["values"] == ["2", "3", "4"]
+        # Run lays the grid out so, with every cell and its way kept.
+        await made(page)
+        assert page._grid.laid.kept == 6
+        assert set(page._grid.trajectories) == set(page.view.places)
+        assert (pictures_of(page, tmp_path) == moved).all()
+
+    with_page(work)
+
+
+def test_rows_and_columns_go_by_keys(with_page: Any) -> None:
+    async def work(page: GridPage) -> None:
+        await made(page)
+        page.view.choose((1, 0))
+        page.view.setFocus()
+        control = Qt.KeyboardModifier.ControlModifier
+        QTest.keyClick(page.view, Qt.Key.Key_Left, control)
+        QTest.keyClick(page.view, Qt.Key.Key_Down, control)
+        assert page.across.axis().values == ("2", "4")
+        assert page.down.axis().values == ("ancestral", "dpm2m")
+        QTest.keyClick(page.view, Qt.Key.Key_Left, control)  # it is at the border already
+        assert page.across.axis().values == ("2", "4")
+        QTest.keyClick(page.view, Qt.Key.Key_Up)
+        assert page.view.current == (1, 1)
+
+    with_page(work)
+
+
+def test_cells_that_wait_are_dragged_before_others_and_go_by_keys(with_page: Any) -> None:
+    async def work(page: GridPage) -> None:
+        set_axes(page, Axis("steps", ("2", "3", "4", "5")), Axis("sampler", ("dpm2m", "em")))
+        page._grid = None
+        await held_after(page, 1)
+        order = list(page._grid.order)
+        assert len(order) == 6
+        drag(page, middle(page, order[4]), middle(page, order[1]))
+        assert page._grid.order == [order[0], order[4], *order[1:4], order[5]]
+        assert page.view.cell(order[4]).words == "No. 2"
+        page.view.choose(order[4])
+        QTest.keyClick(page.view, Qt.Key.Key_PageUp)
+        assert page._grid.order[0] == order[4]
+        QTest.keyClick(page.view, Qt.Key.Key_PageDown)
+        wanted = list(page._grid.order)
+        page.runner.resume()
+        await until(lambda: not page.runner.busy)
+        assert [p for p in page._grid.done if p in wanted] == wanted
+
+    with_page(work)
+
+
+# -- what is kept ---------------------------------------------------------------------------------
+
+
+def test_kept_cells_are_told_bounded_and_let_go_of(with_page: Any, home: Path) -> None:
+    async def work(page: GridPage) -> None:
+        await made(page)
+        await until(lambda: "4 cells" in page.use.told.text())
+        assert "500" in page.use.limit_button.text()
+        page.use.limit(10**8)
+        await until(lambda: "100" in page.use.limit_button.text())
+        assert Settings.load().grids_bytes == 10**8
+        assert page.job().bound == 10**8
+        page.use.clear()
+        await until(lambda: "No cells" in page.use.told.text())
+        assert not list((home / "grids").rglob("*.png"))
+
+    with_page(work)
+
+
+def test_a_grid_waits_in_the_queue(with_page: Any) -> None:
+    async def work(page: GridPage) -> None:
+        queue = page.session.queue
+        running = queue.put({"kind": "grid", "x": 3})
+        assert page.errors.text  # one that makes no sense is said, and the next one may run
+        assert queue.running is None
+        assert running
+        page.add_to_queue()
+        await until(lambda: not page.runner.busy)
+        assert len(page._grid.done) == 4
+        assert queue.running is None
 
     with_page(work)

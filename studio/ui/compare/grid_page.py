@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import math
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -26,14 +25,18 @@ from studio.diffusion.catalog import PRESETS, SAMPLERS
 from studio.engine import grid
 from studio.engine.events import Begun, Done, Event, Failed, Finished, Note, Picture, Progress
 from studio.engine.grid import Axis, CellDone, First, GridJob, GridRecipe, Laid
+from studio.engine.queue import Waiting
 from studio.engine.trajectory import Trajectory
 from studio.engine.work import Work
 from studio.errors import SpecError, StudioError
 from studio.ui.compare.axis_editor import AxisEditor, Offer
+from studio.ui.compare.grid_run import GridRun, expected
+from studio.ui.compare.grid_use import GridUse
 from studio.ui.compare.grid_view import GridView, Place
 from studio.ui.dialogs import ErrorBox
 from studio.ui.flow.tool import duration, heading, muted, tool_button
 from studio.ui.page import columns, controls, stacked
+from studio.ui.queue_seat import QueueButton, Seat
 from studio.ui.recipe_panel import RecipePanel
 from studio.ui.run_bar import RunBar
 from studio.ui.runner import Runner
@@ -43,41 +46,6 @@ from studio.ui.timeline import Timeline
 #: A sampler that has a setting most samplers lack.
 _HAS = {"snr": "pc", "corrector.steps": "pc", "tolerance": "rk45", "temperature": "rk45"}
 _FILLED = 4  # values of an axis that are filled in from the shelf or the classes
-
-
-@dataclass
-class _Grid:
-    """The grid on screen: what is known of its cells, and what those made in this run have cost."""
-
-    job: GridJob
-    trajectories: dict[Place, Trajectory]
-    order: list[Place] = field(default_factory=list)
-    done: dict[Place, CellDone] = field(default_factory=dict)
-    failed: int = 0
-    laid: Laid | None = None
-    making: Place | None = None
-    calls: int = 0
-    seconds: float = 0.0
-    ended: bool = False
-
-    def place(self, lane: int) -> Place:
-        row, column = divmod(lane, len(self.job.recipe.x.values))
-        return column, row
-
-    def legend(self, place: Place) -> str:
-        recipe = self.job.recipe
-        texts = grid.said(recipe.x, place[0]), grid.said(recipe.y, place[1])
-        return " · ".join(text for text in texts if text)
-
-    @property
-    def facts(self) -> dict[str, Any]:
-        """What is written of the run beside the cells."""
-        expected = math.nan if self.laid is None else self.laid.seconds
-        return {
-            "predicted_seconds": None if math.isnan(expected) else round(expected, 2),
-            "seconds": round(sum(cell.seconds for cell in self.done.values()), 2),
-            "calls": sum(cell.calls for cell in self.done.values()),
-        }
 
 
 class GridPage(QWidget):
@@ -99,6 +67,7 @@ class GridPage(QWidget):
         self.errors = ErrorBox()
         self.runner = Runner(session.engine, self.receive)
         self.saver = Runner(session.engine, self._saved)
+        self.use = GridUse(session, folder)
         self.panel = RecipePanel()
         self.panel.seed.lock.hide()  # a grid goes on with its cells, so its seed always stays
         self.across = AxisEditor(self.tr("Across"), "gridX")
@@ -111,7 +80,7 @@ class GridPage(QWidget):
         room = self.timeline.sizePolicy()
         room.setRetainSizeWhenHidden(True)  # the cells must not move under a double click
         self.timeline.setSizePolicy(room)
-        self._grid: _Grid | None = None
+        self._grid: GridRun | None = None
         self._changed = True  # whether what is set is not what was run last
         self._why_not = ""
         self._looked_at: Place | None = None  # the cell whose way the timeline has
@@ -130,7 +99,7 @@ class GridPage(QWidget):
 
     def runners(self) -> list[Runner]:
         """Every runner of the page, for closing in order."""
-        return [self.runner, self.saver]
+        return [self.runner, self.saver, self.use.errands.runner]
 
     # -- layout -------------------------------------------------------------------------------------
 
@@ -147,7 +116,11 @@ class GridPage(QWidget):
         self.progress.setTextVisible(False)
         self.progress.hide()
         self.verbs = _GridBar(self)
-        return controls(inputs, self.cost, self.errors, self.progress, self.verbs)
+        tip = self.tr("Make this grid after what runs now (Q)")
+        self.queue_button = QueueButton(self.session, tip)
+        self.queue_button.clicked.connect(self.add_to_queue)
+        below = (self.cost, self.errors, self.progress, self.verbs, self.queue_button)
+        return controls(inputs, *below)
 
     def _right(self) -> QWidget:
         self.told = heading("")
@@ -163,7 +136,8 @@ class GridPage(QWidget):
         fit = tool_button("zoom-fit", self.tr("Fit"), self.tr("Show the whole table (Ctrl+0)"))
         fit.setObjectName("gridFit")
         fit.clicked.connect(self.view.zoom_to_fit)
-        above.addStretch()
+        above.addWidget(self.use, 1)
+        above.addSpacing(12)
         above.addWidget(fit)
         above.addWidget(self.save_button)
         below.addWidget(self.told)
@@ -202,23 +176,34 @@ class GridPage(QWidget):
         self.vary.toggled.connect(lambda _: self._edited())
         self.view.chosen.connect(lambda column, row: self._choose((column, row)))
         self.view.wanted_next.connect(lambda column, row: self.make_next((column, row)))
+        self.view.wanted_before.connect(self._make_before)
+        self.view.wanted_sooner.connect(self._make_sooner)
+        self.view.arranged.connect(self._arranged)
         self.next_button.clicked.connect(self._next_clicked)
         self.timeline.scrubbed.connect(self._scrub)
         self.timeline.live_requested.connect(self._follow)
         self.runner.state_changed.connect(self._state)
-        for runner in self.runners():
-            runner.failed.connect(self._fail)
-            runner.bug.connect(self.bug)
+        # After that: what is next in the queue begins when all is told of what has ended.
+        self.seat = Seat(self.session, "grid", self.runner, self._begin_queued)
+        for source in (self.runner, self.saver, self.use, self.seat):
+            source.failed.connect(self._fail)
+        for source in (self.runner, self.saver, self.use):
+            source.bug.connect(self.bug)
         self.session.model_changed.connect(lambda _: self._model_changed())
         self.session.shelf_changed.connect(self._model_changed)
         context = Qt.ShortcutContext.WindowShortcut
         QShortcut(QKeySequence("Escape"), self, self.runner.stop, context=context)
+        QShortcut(QKeySequence("Q"), self, self.add_to_queue, context=context)
+        self.use.refresh()
 
     # -- what is set --------------------------------------------------------------------------------
 
     def job(self) -> GridJob:
         """What Run starts. Raises SpecError if something is missing or makes no sense."""
-        job = GridJob(self.recipe(), self._folder)
+        return self._job_of(self.recipe())
+
+    def _job_of(self, recipe: GridRecipe) -> GridJob:
+        job = GridJob(recipe, self._folder, self.use.bound)
         job.cells()
         return job
 
@@ -333,10 +318,23 @@ class GridPage(QWidget):
         self.errors.clear()
         self.runner.start(self._begin)
 
-    def _begin(self) -> GridJob:
-        job, before = self.job(), self._grid
-        same = before is not None and before.job == job
-        self._grid = _Grid(job, before.trajectories if before is not None and same else {})
+    def add_to_queue(self) -> None:
+        """Make the grid that is set after what runs now, or at once if nothing does."""
+        self.errors.clear()
+        try:
+            if not self.seat.put(spec.to_dict(self.job().recipe), None):
+                self.status.emit(self.tr("In the queue: this grid"))
+        except StudioError as error:
+            self._fail(error)
+
+    def _begin_queued(self, entry: Waiting, _: Any) -> GridJob:
+        """A grid out of the queue. Raises SpecError if it makes no sense."""
+        return self._begin(self._job_of(spec.from_dict(GridRecipe, entry.recipe)))
+
+    def _begin(self, job: GridJob | None = None) -> GridJob:
+        """Lay out a grid, the one that is set if none is given; its job."""
+        job = self.job() if job is None else job
+        self._grid = GridRun.of(job, self._grid)
         self._changed = False
         recipe = job.recipe
         across = tuple(grid.said(recipe.x, i) for i in range(len(recipe.x.values)))
@@ -347,15 +345,45 @@ class GridPage(QWidget):
         self.progress.setRange(0, 0)
         return job
 
+    # -- another order ------------------------------------------------------------------------------
+
     def make_next(self, place: Place) -> None:
         """Make a cell before the others, if it waits."""
         if (shown := self._grid) is None or not self._waits(place):
             return
-        self.runner.send(First((place,)))
-        shown.order.sort(key=lambda p: p != place)
-        self._show_order()
-        self._show_next()
+        shown.put_sooner(place, -len(shown.order))
+        self._ordered()
         self.status.emit(self.tr("{cell} is made next").format(cell=shown.legend(place)))
+
+    def _make_before(self, place: Place, other: Place) -> None:
+        """Make a cell before another, if both wait."""
+        if self._grid is not None and self._waits(place) and self._waits(other):
+            self._grid.put_before(place, other)
+            self._ordered()
+
+    def _make_sooner(self, place: Place, by: int) -> None:
+        if self._grid is not None and self._waits(place):
+            self._grid.put_sooner(place, by)
+            self._ordered()
+
+    def _ordered(self) -> None:
+        """Tell the run in which order the cells that wait are made."""
+        if self._grid is not None:
+            self.runner.send(First(tuple(self._grid.order)))
+            self._show_order()
+            self._show_next()
+
+    def _arranged(self, columns: tuple[int, ...], rows: tuple[int, ...]) -> None:
+        """Columns and rows are shown in another order: so are their values, if these are still set."""
+        if (shown := self._grid) is None:
+            return
+        before = shown.shown_job.recipe
+        shown.columns, shown.rows = columns, rows
+        now = shown.shown_job.recipe
+        for editor, old, new in ((self.across, before.x, now.x), (self.down, before.y, now.y)):
+            if _axis_of(editor) == old:
+                editor.set_axis(new)
+        self._check()
 
     def _waits(self, place: Place | None) -> bool:
         shown = self._grid
@@ -368,6 +396,8 @@ class GridPage(QWidget):
     def _state(self, state: str) -> None:
         self._show_state()
         self._show_next()
+        if state == "idle":
+            self.use.refresh()
         if told := self.verbs.told(state):
             self.status.emit(told)
         if state == "idle":
@@ -376,6 +406,7 @@ class GridPage(QWidget):
     def _show_state(self) -> None:
         tip = self.tr("Make the cells of the grid (Ctrl+Return)")
         self.verbs.show_state(self.runner.state, self._why_not, tip)
+        self.queue_button.show_state(self.runner.state, self._why_not)
         self.progress.setVisible(self.runner.busy)
 
     def _over(self) -> None:
@@ -420,6 +451,8 @@ class GridPage(QWidget):
                 self._picture(place, event)
             case Progress():
                 self._step(shown, place, event)
+                if shown.laid is not None:
+                    self.seat.tell(len(shown.done) + shown.failed, len(shown.laid.cells))
             case CellDone():
                 self._cell_done(shown, event)
             case Failed():
@@ -428,7 +461,7 @@ class GridPage(QWidget):
                 shown.ended = True
                 self._told_end(shown)
 
-    def _laid(self, shown: _Grid, event: Laid) -> None:
+    def _laid(self, shown: GridRun, event: Laid) -> None:
         shown.laid = event
         shown.order = [(cell.column, cell.row) for cell in event.cells]
         self.progress.setRange(0, len(event.cells))
@@ -443,7 +476,7 @@ class GridPage(QWidget):
         else:
             self.status.emit(self.tr("Making {count} cells").format(count=len(event.cells)))
 
-    def _cell_begun(self, shown: _Grid, place: Place, trajectory: Trajectory) -> None:
+    def _cell_begun(self, shown: GridRun, place: Place, trajectory: Trajectory) -> None:
         shown.making = place
         shown.trajectories[place] = trajectory
         self._leave_order(shown, place)
@@ -458,12 +491,12 @@ class GridPage(QWidget):
         if not self._looks_back(place):
             self.view.show_pictures(place, event.frame.x)
 
-    def _step(self, shown: _Grid, place: Place, event: Progress) -> None:
+    def _step(self, shown: GridRun, place: Place, event: Progress) -> None:
         words = self.tr("step {step} of {total}").format(step=event.step, total=event.total)
         self.view.show_cell(place, "making", words)
         self._tell_cost()
 
-    def _cell_done(self, shown: _Grid, event: CellDone) -> None:
+    def _cell_done(self, shown: GridRun, event: CellDone) -> None:
         place = event.column, event.row
         shown.done[place] = event
         shown.making = None
@@ -483,7 +516,7 @@ class GridPage(QWidget):
         self.save_button.setEnabled(True)
         self._count_up(shown)
 
-    def _cell_failed(self, shown: _Grid, place: Place, event: Failed) -> None:
+    def _cell_failed(self, shown: GridRun, place: Place, event: Failed) -> None:
         shown.failed += 1
         shown.making = None
         shown.trajectories.pop(place, None)
@@ -497,12 +530,12 @@ class GridPage(QWidget):
             self._choose(place)
         self._count_up(shown)
 
-    def _count_up(self, shown: _Grid) -> None:
+    def _count_up(self, shown: GridRun) -> None:
         self.progress.setValue(len(shown.done) + shown.failed)
         self._show_next()
         self._tell_cost()
 
-    def _leave_order(self, shown: _Grid, place: Place) -> None:
+    def _leave_order(self, shown: GridRun, place: Place) -> None:
         if place in shown.order:
             shown.order.remove(place)
             self._show_order()
@@ -521,59 +554,16 @@ class GridPage(QWidget):
         """Before a run what it will cost, then how far it is, at last what was true."""
         shown = self._grid
         if self.runner.busy and shown is not None:
-            self.cost.setText(self._going(shown))
+            self.cost.setText(shown.going())
         elif self._why_not:
             told = self.across.problem.text() or self.down.problem.text()
             self.cost.setText("" if told else self._why_not)  # not twice
-        elif self._changed or shown is None or not self._truth(shown):
-            self.cost.setText(self._expected())
+        elif self._changed or shown is None or not shown.truth():
+            self.cost.setText(expected(self.recipe()))
         else:
-            self.cost.setText(self._truth(shown))
+            self.cost.setText(shown.truth())
 
-    def _expected(self) -> str:
-        cells = self.job().cells()
-        open_ended = sum(cell.calls is None for cell in cells)
-        text = self.tr("{cells} cells, {calls} network calls.").format(
-            cells=len(cells), calls=sum(cell.calls or 0 for cell in cells)
-        )
-        if open_ended:
-            text += " " + self.tr(
-                "{cells} of them take as many more as their tolerance asks."
-            ).format(cells=open_ended)
-        return text
-
-    def _going(self, shown: _Grid) -> str:
-        if (laid := shown.laid) is None:
-            return self.tr("Measuring what a network call takes")
-        text = self.tr("{done} of {all} cells").format(done=len(shown.done), all=len(laid.cells))
-        if math.isnan(laid.seconds) or not laid.calls:
-            return text
-        left = max(0, laid.calls - shown.calls)
-        each = shown.seconds / shown.calls if shown.calls else laid.seconds / laid.calls
-        return text + self.tr("; predicted {expected}, about {left} left").format(
-            expected=duration(laid.seconds), left=duration(left * each)
-        )
-
-    def _truth(self, shown: _Grid) -> str:
-        """What the run took, and what was kept from before; empty if it made and found nothing."""
-        if (laid := shown.laid) is None:
-            return ""
-        facts = {"calls": shown.calls, "time": duration(shown.seconds)}
-        parts: list[str] = []
-        if shown.calls and shown.ended and not shown.failed and not math.isnan(laid.seconds):
-            parts += [
-                self.tr(
-                    "Took {calls} network calls, {time}; predicted were {guess} and {expected}."
-                ).format(**facts, guess=laid.calls, expected=duration(laid.seconds))
-            ]
-        elif shown.calls:
-            parts += [self.tr("Took {calls} network calls, {time}.").format(**facts)]
-        if laid.kept:
-            kept = self.tr("{kept} cells were kept from before.").format(kept=laid.kept)
-            parts += [kept]
-        return " ".join(parts)
-
-    def _told_end(self, shown: _Grid) -> None:
+    def _told_end(self, shown: GridRun) -> None:
         if shown.failed:
             text = self.tr("The grid is made, but {failed} cells failed").format(
                 failed=shown.failed
@@ -681,10 +671,10 @@ class GridPage(QWidget):
         if (shown := self._grid) is None or not shown.done:
             return
         target = path if path.suffix.lower() == ".png" else path.with_name(f"{path.name}.png")
-        done, facts = dict(shown.done), shown.facts
+        job, done, facts = shown.shown_job, shown.shown_cells(), shown.facts
 
         def call() -> Path:
-            grid.write(shown.job, done, target, legend, facts)
+            grid.write(job, done, target, legend, facts)
             return target
 
         self.errors.clear()
@@ -709,6 +699,14 @@ class _GridBar(RunBar):
 
     def finish_quickly(self) -> None:
         pass
+
+
+def _axis_of(editor: AxisEditor) -> Axis | None:
+    """What an editor says; None while that makes no sense."""
+    try:
+        return editor.axis()
+    except SpecError:
+        return None
 
 
 def _alone(recipe: GridRecipe) -> str:

@@ -1,6 +1,7 @@
 """The cells of a grid as a table of pictures, with legends at the top and the left that stay in sight.
 
-A place is (column, row). Sizes are logical pixels; a zoom of 1 shows the whole table.
+A place is (column, row) as the grid was laid; a slot is where a place is shown, for a person may drag
+columns and rows into another order. Sizes are logical pixels; a zoom of 1 shows the whole table.
 """
 
 from __future__ import annotations
@@ -26,7 +27,7 @@ from PySide6.QtGui import (
     QResizeEvent,
     QWheelEvent,
 )
-from PySide6.QtWidgets import QAbstractScrollArea, QToolTip, QWidget
+from PySide6.QtWidgets import QAbstractScrollArea, QApplication, QToolTip, QWidget
 
 from studio.diffusion import pictures
 from studio.ui import drawing, theme
@@ -39,6 +40,12 @@ _EDGE = 10
 _LEAST, _MOST = 72.0, 1024.0  # the side of a cell
 _LARGEST_AT_FIRST = 288.0
 _NOTCH = math.sqrt(2.0)
+_SHIFTS = {
+    Qt.Key.Key_Left: (-1, 0),
+    Qt.Key.Key_Right: (1, 0),
+    Qt.Key.Key_Up: (0, -1),
+    Qt.Key.Key_Down: (0, 1),
+}
 _WIDEST_LEGEND = 180.0
 
 
@@ -49,6 +56,17 @@ class CellShown:
     state: str = "waiting"
     words: str = ""  # its cost, its place in the order, or why it failed
     image: QImage = field(default_factory=QImage)
+
+
+@dataclass
+class _Drag:
+    """What the pointer holds: a "column", a "row", or a "cell" that waits; and the cell it is over."""
+
+    what: str
+    place: Place
+    start: QPointF
+    moving: bool = False
+    over: Place | None = None
 
 
 @dataclass(frozen=True)
@@ -67,11 +85,16 @@ class _Layout:
 
 class GridView(OwnKeys, QAbstractScrollArea):
     """Arrows move from cell to cell, Enter asks for a cell to be made next; + and - zoom, Ctrl+0 shows
-    all. The wheel scrolls, with Ctrl it zooms.
+    all. The wheel scrolls, with Ctrl it zooms. Legends are dragged to arrange columns and rows, as Ctrl
+    and arrows do; a cell that waits is dragged onto another to come before it, as Page Up and Page Down
+    let it come earlier or later.
     """
 
     chosen = Signal(int, int)  # column, row
     wanted_next = Signal(int, int)
+    wanted_before = Signal(object, object)  # a place, and that before which it is wanted
+    wanted_sooner = Signal(object, int)  # a place, and by how many numbers
+    arranged = Signal(tuple, tuple)  # columns and rows, in the order in which they are shown
 
     def __init__(self, parent: QWidget | None = None) -> None:
         super().__init__(parent)
@@ -83,6 +106,9 @@ class GridView(OwnKeys, QAbstractScrollArea):
         self._across: tuple[str, ...] = ()
         self._down: tuple[str, ...] = ()
         self._cells: dict[Place, CellShown] = {}
+        self._columns: list[int] = []  # in the order in which they are shown
+        self._rows: list[int] = []
+        self._drag: _Drag | None = None
         self._aspect = 1.0
         self._zoom = 1.0
         self._layout = _Layout()
@@ -99,6 +125,8 @@ class GridView(OwnKeys, QAbstractScrollArea):
         self._across, self._down = across, down
         places = [(column, row) for row in range(len(down)) for column in range(len(across))]
         self._cells = {place: CellShown() for place in places}
+        self._columns, self._rows = list(range(len(across))), list(range(len(down)))
+        self._drag = None
         self.current, self._zoom, self._aspect = None, 1.0, 1.0
         self._arrange()
         self._speech.start()
@@ -190,8 +218,9 @@ class GridView(OwnKeys, QAbstractScrollArea):
     def rect_of(self, place: Place) -> QRectF:
         """Where a cell is in the viewport, its words below its picture included."""
         at = self._layout
-        x = at.left + place[0] * at.width - self.horizontalScrollBar().value()
-        y = at.top + place[1] * at.height - self.verticalScrollBar().value()
+        column, row = self._columns.index(place[0]), self._rows.index(place[1])
+        x = at.left + column * at.width - self.horizontalScrollBar().value()
+        y = at.top + row * at.height - self.verticalScrollBar().value()
         return QRectF(round(x), round(y), round(at.width - _GAP), round(at.height - _GAP))
 
     def place_at(self, point: QPointF) -> Place | None:
@@ -199,11 +228,18 @@ class GridView(OwnKeys, QAbstractScrollArea):
         at = self._layout
         if point.x() < at.left or point.y() < at.top:
             return None
+        column, row = self._slot_at(point)
+        if column not in range(len(self._columns)) or row not in range(len(self._rows)):
+            return None
+        place = self._columns[column], self._rows[row]
+        return place if self.rect_of(place).contains(point) else None
+
+    def _slot_at(self, point: QPointF) -> tuple[int, int]:
+        """The slot under a point, as if there were slots everywhere."""
+        at = self._layout
         column = int((point.x() - at.left + self.horizontalScrollBar().value()) // at.width)
         row = int((point.y() - at.top + self.verticalScrollBar().value()) // at.height)
-        place = column, row
-        inside = place in self._cells and self.rect_of(place).contains(point)
-        return place if inside else None
+        return column, row
 
     def _measure(self) -> _Layout:
         """The layout for the size of the view and the zoom; a table with room to spare is centred."""
@@ -252,8 +288,11 @@ class GridView(OwnKeys, QAbstractScrollArea):
         if not self._cells:
             return None
         key, mods = event.key(), event.modifiers() & ~Qt.KeyboardModifier.KeypadModifier
-        if mods == Qt.KeyboardModifier.ControlModifier and key == Qt.Key.Key_0:
-            return self.zoom_to_fit
+        if mods == Qt.KeyboardModifier.ControlModifier:
+            if key == Qt.Key.Key_0:
+                return self.zoom_to_fit
+            if (by := _SHIFTS.get(Qt.Key(key))) is not None and self.current is not None:
+                return lambda: self._shift(*by)
         larger = event.matches(QKeySequence.StandardKey.ZoomIn)
         if larger or key in (Qt.Key.Key_Plus, Qt.Key.Key_Equal):
             return lambda: self.zoom_by(_NOTCH)
@@ -264,6 +303,10 @@ class GridView(OwnKeys, QAbstractScrollArea):
         if key in (Qt.Key.Key_Return, Qt.Key.Key_Enter):
             place = self.current
             return None if place is None else lambda: self.wanted_next.emit(*place)
+        place = self.current
+        if key in (Qt.Key.Key_PageUp, Qt.Key.Key_PageDown):
+            by = -1 if key == Qt.Key.Key_PageUp else 1
+            return None if place is None else lambda: self.wanted_sooner.emit(place, by)
         moves = {
             Qt.Key.Key_Left: (-1, 0),
             Qt.Key.Key_Right: (1, 0),
@@ -277,17 +320,99 @@ class GridView(OwnKeys, QAbstractScrollArea):
 
     def _walk(self, across: int, down: int) -> None:
         if self.current is None:
-            self.choose((0, 0))
+            self.choose((self._columns[0], self._rows[0]))
             return
-        column = min(max(self.current[0] + across, 0), len(self._across) - 1)
-        row = min(max(self.current[1] + down, 0), len(self._down) - 1)
-        if (column, row) != self.current:
-            self.choose((column, row))
+        column = self._columns.index(self.current[0]) + across
+        row = self._rows.index(self.current[1]) + down
+        column = min(max(column, 0), len(self._columns) - 1)
+        row = min(max(row, 0), len(self._rows) - 1)
+        if (there := (self._columns[column], self._rows[row])) != self.current:
+            self.choose(there)
+
+    # -- another order ------------------------------------------------------------------------------
+
+    def _shift(self, across: int, down: int) -> None:
+        """Move the column or the row of the current cell by one."""
+        assert self.current is not None
+        column = self._columns.index(self.current[0]) + across
+        row = self._rows.index(self.current[1]) + down
+        if across:
+            self._put(self._columns, self.current[0], column)
+        else:
+            self._put(self._rows, self.current[1], row)
+        self._reveal(self.current)
+        self._tell_arranged()
+
+    def _put(self, order: list[int], number: int, slot: int) -> None:
+        """Show a column or row in another slot."""
+        slot = min(max(slot, 0), len(order) - 1)
+        if order[slot] != number:
+            order.remove(number)
+            order.insert(slot, number)
+            self.viewport().update()
+
+    def _tell_arranged(self) -> None:
+        self.arranged.emit(tuple(self._columns), tuple(self._rows))
+
+    def _grasp(self, point: QPointF) -> _Drag | None:
+        """What a press takes hold of."""
+        at, (column, row) = self._layout, self._slot_at(point)
+        if not self._cells:
+            return None
+        above, beside = point.y() < at.top, point.x() < at.left
+        if above and not beside and column in range(len(self._columns)) and any(self._across):
+            return _Drag("column", (self._columns[column], self._rows[0]), point)
+        if beside and not above and row in range(len(self._rows)) and any(self._down):
+            return _Drag("row", (self._columns[0], self._rows[row]), point)
+        place = self.place_at(point)
+        waits = place is not None and self._cells[place].state == "waiting"
+        return _Drag("cell", place, point) if place is not None and waits else None
+
+    def _dragged(self, drag: _Drag, point: QPointF) -> None:
+        far = (point - drag.start).manhattanLength() >= QApplication.startDragDistance()
+        drag.moving = drag.moving or far
+        if not drag.moving:
+            return
+        self.viewport().setCursor(Qt.CursorShape.ClosedHandCursor)
+        column, row = self._slot_at(point)
+        if drag.what == "column":
+            self._put(self._columns, drag.place[0], column)
+        elif drag.what == "row":
+            self._put(self._rows, drag.place[1], row)
+        else:
+            place = self.place_at(point)
+            waits = place is not None and self._cells[place].state == "waiting"
+            drag.over = place if waits and place != drag.place else None
+            self.viewport().update()
 
     def mousePressEvent(self, event: QMouseEvent) -> None:
-        place = self.place_at(event.position())
-        if event.button() == Qt.MouseButton.LeftButton and place is not None:
+        if event.button() != Qt.MouseButton.LeftButton:
+            return
+        self._drag = self._grasp(event.position())
+        if (place := self.place_at(event.position())) is not None:
             self.choose(place)
+
+    def mouseMoveEvent(self, event: QMouseEvent) -> None:
+        if self._drag is not None and event.buttons() & Qt.MouseButton.LeftButton:
+            self._dragged(self._drag, event.position())
+            return
+        grasped = self._grasp(event.position())
+        hand = grasped is not None and grasped.what != "cell"
+        shape = Qt.CursorShape.OpenHandCursor if hand else Qt.CursorShape.ArrowCursor
+        self.viewport().setCursor(shape)
+
+    def mouseReleaseEvent(self, event: QMouseEvent) -> None:
+        drag, self._drag = self._drag, None
+        if drag is None or not drag.moving:
+            return
+        self.viewport().setCursor(Qt.CursorShape.ArrowCursor)
+        self.viewport().update()
+        if drag.what != "cell":
+            self._tell_arranged()
+        elif drag.over is not None:
+            self.wanted_before.emit(drag.place, drag.over)
+
+    # -- the rest of a person -----------------------------------------------------------------------
 
     def mouseDoubleClickEvent(self, event: QMouseEvent) -> None:
         place = self.place_at(event.position())
@@ -304,8 +429,12 @@ class GridView(OwnKeys, QAbstractScrollArea):
 
     def viewportEvent(self, event: QEvent) -> bool:
         if isinstance(event, QHelpEvent):
-            place = self.place_at(QPointF(event.pos()))
+            place, grasped = self.place_at(QPointF(event.pos())), self._grasp(QPointF(event.pos()))
             text = "" if place is None else self._words(place)
+            if grasped is not None and grasped.what != "cell":
+                text = self.tr("Drag it to another place (Ctrl with an arrow)")
+            elif grasped is not None:
+                text += "\n" + self.tr("Drag it onto another that waits, to come before it")
             QToolTip.showText(event.globalPos(), text, self.viewport())
             return True
         return super().viewportEvent(event)
@@ -364,7 +493,7 @@ class GridView(OwnKeys, QAbstractScrollArea):
             first = max(0, int((low - 4 - start) // pitch))
             last = min(len(count) - 1, int((high + 4 - start) // pitch))
             spans.append(range(first, last + 1))
-        return [(column, row) for row in spans[1] for column in spans[0]]
+        return [(self._columns[c], self._rows[r]) for r in spans[1] for c in spans[0]]
 
     def _paint_cell(self, painter: QPainter, box: QRectF, cell: CellShown, ringed: bool) -> None:
         c, small = theme.colours(), theme.font(self.font(), 0.85)
@@ -396,6 +525,9 @@ class GridView(OwnKeys, QAbstractScrollArea):
             drawing.frame(painter, tile, colour, 2, 0.5, 5)
         elif cell.state == "making":
             drawing.frame(painter, tile, c.accent, 1, 0.5, 5)
+        over = None if self._drag is None else self._drag.over
+        if over is not None and self._cells[over] is cell:
+            drawing.frame(painter, tile, c.accent, 3, 1.5, 5)
 
     def _paint_legends(self, painter: QPainter) -> None:
         c, plain = theme.colours(), theme.font(self.font())
@@ -405,18 +537,22 @@ class GridView(OwnKeys, QAbstractScrollArea):
         painter.setFont(plain)
         painter.fillRect(QRectF(0, 0, view.width(), top - 4), QColor(c.stage))
         painter.fillRect(QRectF(0, 0, left - 4, view.height()), QColor(c.stage))
-        painter.setPen(QColor(c.text))
+        held = self._drag if self._drag is not None and self._drag.moving else None
         painter.save()
         painter.setClipRect(QRectF(left - 4, 0, view.width(), top))
         for column, text in enumerate(self._across):
-            box = self.rect_of((column, 0))
+            taken = held is not None and held.what == "column" and held.place[0] == column
+            painter.setPen(QColor(c.accent if taken else c.text))
+            box = self.rect_of((column, self._rows[0]))
             words = metrics.elidedText(text, elide, box.width() + _GAP - 4)
             room = QRectF(box.left() - _GAP / 2, 0, box.width() + _GAP, top)
             painter.drawText(room, Qt.AlignmentFlag.AlignCenter, words)
         painter.restore()
         painter.setClipRect(QRectF(0, top - 4, left, view.height()))
         for row, text in enumerate(self._down):
-            box = self.rect_of((0, row)).adjusted(0, 0, 0, -self._layout.line)
+            taken = held is not None and held.what == "row" and held.place[1] == row
+            painter.setPen(QColor(c.accent if taken else c.text))
+            box = self.rect_of((self._columns[0], row)).adjusted(0, 0, 0, -self._layout.line)
             words = metrics.elidedText(text, elide, wide - 2 * _EDGE + 1)
             room = QRectF(left - wide + _EDGE, box.top(), wide - 2 * _EDGE + 2, box.height())
             painter.drawText(room, Qt.AlignmentFlag.AlignVCenter, words)

@@ -65,6 +65,9 @@ class Tab(QWidget):
     def closing(self) -> None:
         """The window closes: keep what would be lost."""
 
+    def ready_for(self, kind: str) -> None:
+        """Build what of this mode runs recipes of a kind, if it is not there yet."""
+
     def ask_open(self) -> bool:
         """Ask for a file to open in this mode; False leaves it to the window."""
         return False

@@ -77,15 +77,26 @@ class CompareTab(Tab):
 
     def show_page(self, place: int) -> QWidget:
         """Show a page: 0 the race, 1 the grid, 2 the tools of the flow."""
+        page = self._page(place)
+        self._chooser.button(place).setChecked(True)
+        self._stack.setCurrentIndex(place)
+        return page
+
+    def ready_for(self, kind: str) -> None:
+        if kind == "grid":
+            self._page(1)
+
+    def _page(self, place: int) -> QWidget:
+        """A page, built now if it is not there yet."""
         page = self._pages[place]
         if page is None:
             page = self._pages[place] = self._makers[place]()
             if (blank := self._stack.widget(place)) is not None:
                 self._stack.removeWidget(blank)
                 blank.deleteLater()
+            shown = self._stack.currentIndex()
             self._stack.insertWidget(place, page)
-        self._chooser.button(place).setChecked(True)
-        self._stack.setCurrentIndex(place)
+            self._stack.setCurrentIndex(shown)
         return page
 
     def _grid(self) -> QWidget:
@@ -141,7 +152,7 @@ class CompareTab(Tab):
         return self.show_page(2).open(path)  # type: ignore[attr-defined]
 
     def at_stake(self) -> str:
-        busy = any(runner.busy for runner in self.runners())
+        busy = any(runner.computing for runner in self.runners())
         return self.tr("A comparison is still under way.") if busy else ""
 
     def runners(self) -> list[Runner]:
