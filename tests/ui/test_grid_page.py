@@ -86,9 +86,9 @@ def with_page(qapp: Any) -> Callable[[Work], None]:
 
 
 def set_axes(page: GridPage, across: Axis, down: Axis) -> None:
-    page.across.set_axis(across)
-    page.down.set_axis(down)
-    page._edited()
+    page.form.across.set_axis(across)
+    page.form.down.set_axis(down)
+    page.form._edited()
 
 
 def said_by(page: GridPage) -> list[str]:
@@ -151,55 +151,55 @@ def test_what_makes_no_sense_is_said_beside_its_axis(with_page: Any) -> None:
     async def work(page: GridPage) -> None:
         for axis, wrong in NONSENSE:
             set_axes(page, axis, Axis())
-            assert wrong in page.across.problem.text(), axis
-            assert not page.across.problem.isHidden()
-            assert page.down.problem.isHidden()
+            assert wrong in page.form.across.problem.text(), axis
+            assert not page.form.across.problem.isHidden()
+            assert page.form.down.problem.isHidden()
             assert not page.verbs.run.isEnabled()
             set_axes(page, Axis("steps", ("4", "2")), Axis())
-            assert page.across.problem.isHidden()
+            assert page.form.across.problem.isHidden()
             assert page.verbs.run.isEnabled()
         set_axes(page, Axis("steps", ("4",)), Axis("steps", ("2",)))
-        assert "same setting" in page.down.problem.text()
+        assert "same setting" in page.form.down.problem.text()
 
     with_page(work)
 
 
 def test_values_are_checked_as_one_types_and_kept_when_one_comes_back(with_page: Any) -> None:
     async def work(page: GridPage) -> None:
-        page.across.values.clear()
-        QTest.keyClicks(page.across.values, "3, ")
+        page.form.across.values.clear()
+        QTest.keyClicks(page.form.across.values, "3, ")
         assert page.recipe().x == Axis("steps", ("3",))
-        QTest.keyClicks(page.across.values, "x")
-        assert not page.across.problem.isHidden()
-        combo = page.across.setting
+        QTest.keyClicks(page.form.across.values, "x")
+        assert not page.form.across.problem.isHidden()
+        combo = page.form.across.setting
         for name in ("seed", "steps"):
             combo.setCurrentIndex(combo.findData(name))
             combo.activated.emit(combo.currentIndex())
             if name == "seed":
                 assert page.recipe().x == Axis("seed", ("0", "1", "2", "3"))
-        assert page.across.values.text() == "3, x"
+        assert page.form.across.values.text() == "3, x"
 
     with_page(work)
 
 
 def test_a_seed_each_has_no_meaning_where_an_axis_is_the_seed(with_page: Any) -> None:
     async def work(page: GridPage) -> None:
-        page.vary.setChecked(True)
+        page.form.vary.setChecked(True)
         assert page.recipe().vary_seed
         set_axes(page, Axis("seed", ("4", "5")), Axis())
         assert not page.recipe().vary_seed
-        assert not page.vary.isEnabled()
+        assert not page.form.vary.isEnabled()
 
     with_page(work)
 
 
 def test_the_recipe_of_a_grid_can_be_opened_again(with_page: Any) -> None:
     async def work(page: GridPage) -> None:
-        page.vary.setChecked(True)
-        page.panel.seed.set_value(7)
+        page.form.vary.setChecked(True)
+        page.form.panel.seed.set_value(7)
         wanted = page.recipe()
         set_axes(page, Axis("seed", ("4", "5")), Axis())
-        page.vary.setChecked(False)
+        page.form.vary.setChecked(False)
         page.open_recipe(json.loads(json.dumps(spec.to_dict(wanted))))
         assert page.recipe() == wanted
         gone = spec.to_dict(spec.replace(wanted, "base.model", "gone"))
@@ -434,7 +434,7 @@ def test_columns_are_dragged_into_another_order_with_their_values(
         whole = pictures_of(page, tmp_path)
         drag(page, QPoint(first.x(), 8), QPoint(last.x() + 5, 8))
         assert page.view._columns == [1, 2, 0]
-        assert page.across.axis().values == ("2", "3", "4")
+        assert page.form.across.axis().values == ("2", "3", "4")
         assert middle(page, (0, 0)).x() == last.x()
         assert page.view.place_at(QPointF(last)) == (0, 0)
         moved, wide = pictures_of(page, tmp_path), whole.shape[1] // 3
@@ -461,10 +461,10 @@ def test_rows_and_columns_go_by_keys(with_page: Any) -> None:
         control = Qt.KeyboardModifier.ControlModifier
         QTest.keyClick(page.view, Qt.Key.Key_Left, control)
         QTest.keyClick(page.view, Qt.Key.Key_Down, control)
-        assert page.across.axis().values == ("2", "4")
-        assert page.down.axis().values == ("ancestral", "dpm2m")
+        assert page.form.across.axis().values == ("2", "4")
+        assert page.form.down.axis().values == ("ancestral", "dpm2m")
         QTest.keyClick(page.view, Qt.Key.Key_Left, control)  # it is at the border already
-        assert page.across.axis().values == ("2", "4")
+        assert page.form.across.axis().values == ("2", "4")
         QTest.keyClick(page.view, Qt.Key.Key_Up)
         assert page.view.current == (1, 1)
 

@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from PySide6.QtCore import Qt, Signal
 from PySide6.QtGui import QKeySequence, QShortcut
 from PySide6.QtWidgets import (
-    QCheckBox,
     QFileDialog,
     QHBoxLayout,
     QLabel,
@@ -21,31 +19,25 @@ from PySide6.QtWidgets import (
 )
 
 from studio import spec
-from studio.diffusion.catalog import PRESETS, SAMPLERS
 from studio.engine import grid
 from studio.engine.events import Begun, Done, Event, Failed, Finished, Note, Picture, Progress
-from studio.engine.grid import Axis, CellDone, First, GridJob, GridRecipe, Laid
+from studio.engine.grid import CellDone, First, GridJob, GridRecipe, Laid
 from studio.engine.queue import Waiting
 from studio.engine.trajectory import Trajectory
 from studio.engine.work import Work
-from studio.errors import SpecError, StudioError
-from studio.ui.compare.axis_editor import AxisEditor, Offer
+from studio.errors import StudioError
+from studio.ui.compare.grid_form import GridForm
 from studio.ui.compare.grid_run import GridRun, expected
 from studio.ui.compare.grid_use import GridUse
 from studio.ui.compare.grid_view import GridView, Place
 from studio.ui.dialogs import ErrorBox
 from studio.ui.flow.tool import duration, heading, muted, tool_button
-from studio.ui.page import columns, controls, stacked
+from studio.ui.page import columns, controls
 from studio.ui.queue_seat import QueueButton, Seat
-from studio.ui.recipe_panel import RecipePanel
 from studio.ui.run_bar import RunBar
 from studio.ui.runner import Runner
 from studio.ui.session import Session
 from studio.ui.timeline import Timeline
-
-#: A sampler that has a setting most samplers lack.
-_HAS = {"snr": "pc", "corrector.steps": "pc", "tolerance": "rk45", "temperature": "rk45"}
-_FILLED = 4  # values of an axis that are filled in from the shelf or the classes
 
 
 class GridPage(QWidget):
@@ -68,13 +60,7 @@ class GridPage(QWidget):
         self.runner = Runner(session.engine, self.receive)
         self.saver = Runner(session.engine, self._saved)
         self.use = GridUse(session, folder)
-        self.panel = RecipePanel()
-        self.panel.seed.lock.hide()  # a grid goes on with its cells, so its seed always stays
-        self.across = AxisEditor(self.tr("Across"), "gridX")
-        self.down = AxisEditor(self.tr("Down"), "gridY")
-        self.vary = QCheckBox(self.tr("A seed each"))
-        self.vary.setObjectName("gridVarySeed")
-        self.vary.setToolTip(self.tr("Every cell has another seed; else all have the same"))
+        self.form = GridForm(session)
         self.view = GridView()
         self.timeline = Timeline()
         room = self.timeline.sizePolicy()
@@ -82,19 +68,15 @@ class GridPage(QWidget):
         self.timeline.setSizePolicy(room)
         self._grid: GridRun | None = None
         self._changed = True  # whether what is set is not what was run last
-        self._why_not = ""
         self._looked_at: Place | None = None  # the cell whose way the timeline has
         self._thumbnails = 0  # frames of the chosen cell that the timeline already has
         self._lay_out()
         self._connect()
-        self.across.set_axis(Axis("steps", ("5", "10", "20", "50")))
-        self.down.set_axis(Axis("sampler", ("dpm2m", "ancestral", "pc")))
         self.view.clear(
             self.tr("Two settings, side by side"),
             self.tr("Choose what changes across and down, and press Run. Cheap cells come first."),
         )
-        self._model_changed()
-        self.panel.count.setValue(1)
+        self._edited()
         self._choose(None)
 
     def runners(self) -> list[Runner]:
@@ -107,7 +89,6 @@ class GridPage(QWidget):
         columns(self, "gridSplit", ((self._left(), 0, 300), (self._right(), 1, 900)))
 
     def _left(self) -> QWidget:
-        inputs = stacked(self.across, self.down, self.vary, self.panel)
         self.cost = QLabel()
         self.cost.setObjectName("cost")
         self.cost.setWordWrap(True)
@@ -120,7 +101,7 @@ class GridPage(QWidget):
         self.queue_button = QueueButton(self.session, tip)
         self.queue_button.clicked.connect(self.add_to_queue)
         below = (self.cost, self.errors, self.progress, self.verbs, self.queue_button)
-        return controls(inputs, *below)
+        return controls(self.form, *below)
 
     def _right(self) -> QWidget:
         self.told = heading("")
@@ -171,9 +152,7 @@ class GridPage(QWidget):
         return button
 
     def _connect(self) -> None:
-        for editor in (self.across, self.down, self.panel):
-            editor.changed.connect(self._edited)
-        self.vary.toggled.connect(lambda _: self._edited())
+        self.form.changed.connect(self._edited)
         self.view.chosen.connect(lambda column, row: self._choose((column, row)))
         self.view.wanted_next.connect(lambda column, row: self.make_next((column, row)))
         self.view.wanted_before.connect(self._make_before)
@@ -189,8 +168,6 @@ class GridPage(QWidget):
             source.failed.connect(self._fail)
         for source in (self.runner, self.saver, self.use):
             source.bug.connect(self.bug)
-        self.session.model_changed.connect(lambda _: self._model_changed())
-        self.session.shelf_changed.connect(self._model_changed)
         context = Qt.ShortcutContext.WindowShortcut
         QShortcut(QKeySequence("Escape"), self, self.runner.stop, context=context)
         QShortcut(QKeySequence("Q"), self, self.add_to_queue, context=context)
@@ -209,107 +186,20 @@ class GridPage(QWidget):
 
     def recipe(self) -> GridRecipe:
         """The grid as it is set. Raises SpecError if a part of it makes no sense."""
-        x, y, base = self.across.axis(), self.down.axis(), self.panel.job()
-        seeded = "seed" in (x.name, y.name)
-        return GridRecipe(base=base, x=x, y=y, vary_seed=self.vary.isChecked() and not seeded)
+        return self.form.recipe()
 
     def open_recipe(self, recipe: dict[str, Any]) -> None:
         """Show the settings of a grid's recipe. Raises SpecError if it is none, or the model is not
         here."""
-        found = spec.from_dict(GridRecipe, recipe)
-        if not any(e.name == found.base.model and e.info for e in self.session.shelf.entries()):
-            raise SpecError(
-                self.tr("The model {name} is not here.").format(name=found.base.model),
-                self.tr("Get it on the Models page, then open the recipe again."),
-            )
-        self.session.choose_model(found.base.model)
-        self.panel.show_job(found.base)
-        self.across.set_axis(found.x)
-        self.down.set_axis(found.y)
-        self.vary.setChecked(found.vary_seed)
-        self._edited()
-
-    def _model_changed(self) -> None:
-        count = self.panel.count.value()
-        self.panel.set_model(self.session.model)
-        self.panel.count.setValue(count)
-        self._edited()
+        self.form.show_recipe(spec.from_dict(GridRecipe, recipe))
 
     def _edited(self) -> None:
         self._changed = True
-        offers = self._offers()
-        self.across.offer(offers)
-        self.down.offer(offers)
-        axes = self.across.setting, self.down.setting
-        self.vary.setEnabled(all(combo.currentData() != "seed" for combo in axes))
-        self._check()
+        self._checked()
 
-    def _offers(self) -> dict[str, Offer]:
-        """Values to begin with, for the model and the sample that are chosen."""
-        classes = self.panel.classes
-        known = [classes.itemData(i) for i in range(classes.count())]
-        known = tuple(name for name in known if name)
-        classless = "" if known else self.tr("This model was trained without classes.")
-        model, entries = self.session.model, self.session.shelf.entries()
-        usable = tuple(e.name for e in entries if e.info is not None)
-        shape = model.info.shape if model and model.info else None
-        fitting = [e.name for e in entries if e.info is not None and e.info.shape == shape]
-        fitting.sort(key=lambda name: model is None or name != model.name)
-        seed = self.panel.seed.value()
-        return {
-            "sampler": Offer(("dpm2m", "ancestral", "pc"), (*SAMPLERS, *PRESETS)),
-            "steps": Offer(("5", "10", "20", "50")),
-            "snr": Offer(("0.08", "0.16", "0.32")),
-            "corrector.steps": Offer(("1", "2", "4")),
-            "tolerance": Offer(("0.1", "0.01", "0.001")),
-            "temperature": Offer(("0.8", "0.9", "1")),
-            "guidance": Offer(("1", "2", "4"), why_not=classless),
-            "seed": Offer(tuple(str((seed + i) % 2**32) for i in range(_FILLED))),
-            "class": Offer(
-                tuple(n for n in known if n != "each")[:_FILLED], known, why_not=classless
-            ),
-            "model": Offer(tuple(fitting[:_FILLED]), usable),
-        }
-
-    def _check(self) -> None:
-        """Tell what is wrong beside where it is, else what the grid will cost."""
-        self._why_not = ""
-        for editor in (self.across, self.down):
-            try:
-                editor.axis()
-                editor.tell("")
-            except SpecError as error:
-                editor.tell(str(error))
-                self._why_not = str(error)
-        if not self._why_not:
-            try:
-                self._check_together()
-            except SpecError as error:
-                self._why_not = str(error)
+    def _checked(self) -> None:
         self._tell_cost()
         self._show_state()
-
-    def _check_together(self) -> None:
-        """Raises SpecError, told beside the axis it is about, if the parts do not go together."""
-        recipe = self.recipe()
-        names = recipe.x.name, recipe.y.name
-        try:
-            if names[0] and names[0] == names[1]:
-                raise SpecError(self.tr("Both axes change the same setting."))
-            if "guidance" in names and "class" not in names and not recipe.base.classes:
-                raise SpecError(self.tr("Guidance needs a class: choose one in the recipe."))
-            GridJob(recipe).cells()
-        except SpecError as error:
-            alone = _alone(recipe) == error.message or names[0] == "guidance" != names[1]
-            editor, name = (self.across, names[0]) if alone else (self.down, names[1])
-            lacks = name in _HAS and "has no setting" in error.message
-            editor.tell(self._way_out(_HAS[name]) if lacks else str(error))
-            raise
-
-    def _way_out(self, sampler: str) -> str:
-        return self.tr("Not every sampler here has this. Choose {sampler} as the sampler.").format(
-            sampler=spec.title(SAMPLERS[sampler])
-        )
 
     # -- running ------------------------------------------------------------------------------------
 
@@ -379,11 +269,8 @@ class GridPage(QWidget):
             return
         before = shown.shown_job.recipe
         shown.columns, shown.rows = columns, rows
-        now = shown.shown_job.recipe
-        for editor, old, new in ((self.across, before.x, now.x), (self.down, before.y, now.y)):
-            if _axis_of(editor) == old:
-                editor.set_axis(new)
-        self._check()
+        self.form.rearrange(before, shown.shown_job.recipe)
+        self._checked()
 
     def _waits(self, place: Place | None) -> bool:
         shown = self._grid
@@ -405,8 +292,8 @@ class GridPage(QWidget):
 
     def _show_state(self) -> None:
         tip = self.tr("Make the cells of the grid (Ctrl+Return)")
-        self.verbs.show_state(self.runner.state, self._why_not, tip)
-        self.queue_button.show_state(self.runner.state, self._why_not)
+        self.verbs.show_state(self.runner.state, self.form.why_not, tip)
+        self.queue_button.show_state(self.runner.state, self.form.why_not)
         self.progress.setVisible(self.runner.busy)
 
     def _over(self) -> None:
@@ -555,9 +442,9 @@ class GridPage(QWidget):
         shown = self._grid
         if self.runner.busy and shown is not None:
             self.cost.setText(shown.going())
-        elif self._why_not:
-            told = self.across.problem.text() or self.down.problem.text()
-            self.cost.setText("" if told else self._why_not)  # not twice
+        elif self.form.why_not:
+            # Not twice: an axis says itself what is wrong with it.
+            self.cost.setText("" if self.form.told else self.form.why_not)
         elif self._changed or shown is None or not shown.truth():
             self.cost.setText(expected(self.recipe()))
         else:
@@ -699,20 +586,3 @@ class _GridBar(RunBar):
 
     def finish_quickly(self) -> None:
         pass
-
-
-def _axis_of(editor: AxisEditor) -> Axis | None:
-    """What an editor says; None while that makes no sense."""
-    try:
-        return editor.axis()
-    except SpecError:
-        return None
-
-
-def _alone(recipe: GridRecipe) -> str:
-    """What is wrong with the axis across alone; empty if nothing."""
-    try:
-        GridJob(replace(recipe, y=Axis())).cells()
-    except SpecError as error:
-        return error.message
-    return ""

@@ -41,8 +41,9 @@ from studio.engine.race import MeasureLane, ProbeJob, RaceJob, RaceRecipe, StopL
 from studio.engine.trajectory import Frame, Trajectory
 from studio.errors import StudioError
 from studio.ui.compare.densities import DensityLens
-from studio.ui.compare.lane_editor import LaneEditor, fits, sampler_words, titles
+from studio.ui.compare.lane_editor import LaneEditor, fits
 from studio.ui.compare.lane_header import UNDER_WAY
+from studio.ui.compare.lane_row import sampler_words, titles
 from studio.ui.compare.lanes_view import DENSITY, LanesView
 from studio.ui.compare.marks import LETTERS
 from studio.ui.compare.playback import Playback, RaceTimeline
