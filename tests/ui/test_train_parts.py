@@ -21,7 +21,7 @@ from studio.errors import SpecError
 from studio.training.check import Checked
 from studio.training.choices import Choices, Crop
 from studio.training.folder import File
-from studio.training.plan import PRESETS, Training
+from studio.training.plan import PRESETS, Training, usual_rate
 from studio.ui import theme
 from studio.ui.train import words
 from studio.ui.train.cards import EarlierRuns
@@ -34,7 +34,7 @@ from studio.ui.train.gauge import Gauge
 from studio.ui.train.levels_strip import LevelsStrip
 from studio.ui.train.live_view import LiveView
 from studio.ui.train.loss_plot import _reach
-from studio.ui.train.plan_panel import FINE_RATE, PlanPanel, name_for
+from studio.ui.train.plan_panel import PlanPanel, name_for
 from studio.ui.train.record import Curve, Record
 from studio.ui.train.sample_wall import SampleWall, paired
 from studio.ui.train.time_lapse import TimeLapse
@@ -370,14 +370,46 @@ def test_a_start_model_brings_its_size_its_noising_and_a_gentle_rate(
     panel = PlanPanel()
     panel.set_entries(entries, "tiny")
     plan = panel.plan()
-    assert (plan.start, plan.size, plan.rate) == ("tiny", 8, FINE_RATE)
+    assert (plan.start, plan.size, plan.rate) == ("tiny", 8, usual_rate(plan))
     panel.start.setCurrentIndex(panel.start.findData(""))
     panel._start_chosen()
     assert (panel.plan().start, panel.plan().rate) == ("", Training.rate)
-    assert panel.rest.editor("sde").isVisibleTo(panel.rest)
+    assert panel.rest.editor("patch").isVisibleTo(panel.rest)
     panel.start.setCurrentIndex(panel.start.findData("tiny"))
     panel._start_chosen()
-    assert not panel.rest.editor("sde").isVisibleTo(panel.rest)
+    assert not panel.rest.editor("patch").isVisibleTo(panel.rest)
+    assert panel.rest.editor("sde").isVisibleTo(panel.rest)  # it was trained here
+
+
+def test_the_rate_suits_what_is_trained_until_a_person_sets_one(
+    qapp: Any, entries: list[Entry]
+) -> None:
+    panel = PlanPanel()
+    panel.set_entries(entries, "tiny")
+    combo = panel.what.editor("train").focusProxy()
+    rate = panel.pace.editor("rate").focusProxy()
+    for value in ("adapters", "all"):
+        combo.setCurrentIndex(combo.findData(value))  # type: ignore[union-attr]
+        combo.activated.emit(0)  # type: ignore[union-attr]
+        assert panel.plan().rate == usual_rate(panel.plan())
+    rate.setValue(0.0005)  # type: ignore[union-attr]
+    combo.setCurrentIndex(combo.findData("adapters"))  # type: ignore[union-attr]
+    combo.activated.emit(0)  # type: ignore[union-attr]
+    assert panel.plan().rate == 0.0005
+
+
+def test_a_model_that_can_grow_is_offered_to(qapp: Any, entries: list[Entry]) -> None:
+    panel = PlanPanel()
+    panel.set_entries(entries, "tiny")
+    assert not panel.grow.isVisibleTo(panel.fold)
+    panel.set_entries(entries, "critters-32")
+    assert panel.grow.isVisibleTo(panel.fold)
+    panel.grow.click()
+    assert (panel.plan().size, panel.plan().network) == (64, "grown")
+    size = panel.rest.editor("size").focusProxy()
+    size.setValue(48)  # type: ignore[union-attr]
+    assert panel.plan().network == "unet"
+    assert not panel.grow.isChecked()
 
 
 def test_it_starts_from_the_model_in_use_until_a_person_chooses_another(

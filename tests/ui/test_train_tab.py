@@ -422,7 +422,9 @@ def test_samples_and_saves_are_asked_for_also_while_it_is_held(
     with_tab(work)
 
 
-def test_stopping_keeps_the_model(with_tab: Any, animals: Path, made_up: MadeUp) -> None:
+def test_stopping_keeps_the_model(
+    with_tab: Any, animals: Path, made_up: MadeUp, home: Path
+) -> None:
     async def work(tab: TrainTab) -> None:
         await begun(tab, animals, made_up, steps=7)
         tab.bar.run.click()
@@ -431,6 +433,10 @@ def test_stopping_keeps_the_model(with_tab: Any, animals: Path, made_up: MadeUp)
         assert tab.result.isVisible()
         assert "kept at step 7" in tab.result.text.text()
         assert tab.bar.run.text() == "Run"
+        place = home / "models" / "my-animals"
+        tab._offer([RunFound("my-animals", 8, 500, 0.1, 1e9, True, str(animals), place)])
+        assert "kept at step 8" in tab.result.text.text()  # the one under way counts as well
+        assert tab.earlier.isVisible()
 
     with_tab(work)
 

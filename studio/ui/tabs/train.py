@@ -218,7 +218,15 @@ class TrainTab(Tab):
             self.errands.do(train_jobs.runs, self._offer)
 
     def _offer(self, runs: list[RunFound]) -> None:
-        self.earlier.show_runs([] if self.runner.busy else runs)
+        if self.runner.busy:
+            return
+        self.earlier.show_runs(runs)
+        for run in runs:  # the step under way when it was stopped counts as well
+            if run.name == self.record.name and run.step == self.record.step + 1:
+                self.record.step = run.step
+                self._tell()
+                if self.result.isVisible() and not self._ended:
+                    self._kept()
 
     def _models_changed(self) -> None:
         if self.runner.busy:

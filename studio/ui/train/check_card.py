@@ -88,12 +88,11 @@ class CheckCard(QFrame):
         )
 
     def show_checked(self, checked: Checked) -> None:
-        of = self.tr("{used} of {free}")
         shown = {
             "time": words.duration(checked.seconds),
             "step": self.tr("{0} s").format(words.short(checked.seconds_per_step)),
-            "memory": of.format(used=as_size(checked.memory), free=as_size(checked.memory_free)),
-            "disk": of.format(used=as_size(checked.disk), free=as_size(checked.disk_free)),
+            "memory": self._of(checked.memory, checked.memory_free),
+            "disk": self._of(checked.disk, checked.disk_free),
             "trained": _share(checked.trained, checked.parameters),
         }
         for key, text in shown.items():
@@ -104,6 +103,12 @@ class CheckCard(QFrame):
         self.sigma.setText(self.tr("Use σ max {0}").format(words.short(self._sigma)))
         self.set_stale(False)
         self.show()
+
+    def _of(self, used: int, free: int) -> str:
+        """Bytes of those that are free, where that is known."""
+        if not free:
+            return as_size(used)
+        return self.tr("{used} of {free}").format(used=as_size(used), free=as_size(free))
 
     def _warn(self, warnings: tuple[str, ...]) -> None:
         lines = [f"• {text}" for text in warnings[:_SHOWN]]

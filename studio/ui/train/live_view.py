@@ -90,7 +90,10 @@ class LiveView(QWidget):
             self.wall.show_sheet(None, None)
             return
         at = len(sheets) - 1 if place is None else min(place, len(sheets) - 1)
-        self.wall.show_sheet(sheets[at], sheets[0])
+        shown = sheets[at]
+        # Of a run that was gone on with by another plan, the first sheets may have fewer pictures.
+        alike = (s for s in sheets if s.pictures.shape == shown.pictures.shape)
+        self.wall.show_sheet(shown, next(alike, shown))
 
     def _say_empty(self) -> None:
         self.wall.set_empty_text(

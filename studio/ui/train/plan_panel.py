@@ -9,6 +9,7 @@ from typing import Any
 
 from PySide6.QtCore import QSize, Qt, Signal
 from PySide6.QtWidgets import (
+    QCheckBox,
     QComboBox,
     QFormLayout,
     QLabel,
@@ -20,13 +21,15 @@ from PySide6.QtWidgets import (
 )
 
 from studio import spec
+from studio.diffusion.score import Published
 from studio.errors import SpecError
-from studio.training.plan import PRESETS, Training
+from studio.training.plan import PRESETS, Training, usual_rate
+from studio.training.sizes import GROWN
 from studio.ui.form import Form, told
+from studio.weights.model import ModelInfo
 from studio.weights.shelf import Entry
 
 CUSTOM = "custom"
-FINE_RATE = 1e-4  # from trained weights, faster steps forget more than they learn
 
 #: What most people look at, in the order of the page; the rest is behind the fold.
 _PARTS = (("train", "rank", "last"), ("steps", "batch", "rate"), ("objective",))
@@ -144,7 +147,14 @@ class PlanPanel(QWidget):
         every = QFormLayout()
         every.setContentsMargins(0, 0, 0, 0)
         every.addRow(QLabel(self.tr("Samples every")), self.every)
+        self.grow = QCheckBox()
+        self.grow.setObjectName("growModel")
+        self.grow.setToolTip(
+            self.tr("Put the model inside a thin stage of twice its size: larger pictures, sooner")
+        )
+        self.grow.toggled.connect(self._grow)
         inside.addLayout(every)
+        inside.addWidget(self.grow)
         inside.addWidget(self.rest)
         title = QLabel(self.tr("Plan"))
         title.setProperty("role", "heading")
@@ -194,28 +204,51 @@ class PlanPanel(QWidget):
 
     def _start_chosen(self) -> None:
         name = self.start.currentData() or ""
-        entry = self._entries.get(name)
         plan = replace(self._plan, start=name)
-        if entry is not None and entry.info is not None:
-            info = entry.info
+        fresh = Training()
+        if (info := self._model) is not None:
             plan = replace(
                 plan, size=info.size, sde=info.sde, output=info.output, network=info.network
             )
-            if plan.rate == Training.rate:
-                plan = replace(plan, rate=FINE_RATE)
-        else:
-            fresh = Training()
-            rate = fresh.rate if plan.rate == FINE_RATE else plan.rate
-            plan = replace(plan, rate=rate, network=fresh.network, train=fresh.train)
-        self._show(plan)
+        elif not name:
+            plan = replace(plan, network=fresh.network, train=fresh.train)
+        self._show(self._paced_as(plan))
         self._show_rows()
         self.changed.emit()
 
+    @property
+    def _model(self) -> ModelInfo | None:
+        """What is known of the model that it starts from; None from scratch."""
+        entry = self._entries.get(self.start.currentData() or "")
+        return entry.info if entry else None
+
+    def _paced_as(self, plan: Training) -> Training:
+        """The plan with the rate that suits it, unless a person chose one."""
+        chosen = self._plan.rate != usual_rate(self._plan)
+        return plan if chosen else replace(plan, rate=usual_rate(plan))
+
+    def _grow(self, on: bool) -> None:
+        """Put the model inside a network of twice its size, or leave it as it is."""
+        info = self._model
+        if info is not None:
+            size, network = (2 * info.size, GROWN) if on else (info.size, info.network)
+            self._show(replace(self._plan, size=size, network=network))
+            self.changed.emit()
+
     def _show_rows(self) -> None:
         """Only what means something: a model brings its own network, adapters have a rank."""
-        scratch = not self._plan.start
+        scratch, info = not self._plan.start, self._model
+        # A model that was trained here is told σ, which means the same under every process.
+        ours = info is not None and not isinstance(info.output, Published)
         for name in _OF_THE_MODEL:
-            self.rest.show_field(name, scratch or name == "size")
+            self.rest.show_field(name, scratch or name == "size" or (ours and name == "sde"))
+        can_grow = info is not None and info.network == "unet" and bool(info.options.get("top"))
+        self.grow.setVisible(can_grow)
+        if info is not None:
+            self.grow.setText(self.tr("Grow to {0} px").format(2 * info.size))
+        was = self.grow.blockSignals(True)
+        self.grow.setChecked(self._plan.network == GROWN)
+        self.grow.blockSignals(was)
         self.what.show_field("train", not scratch)
         self.what.show_field("rank", self._plan.train == "adapters")
         self.what.show_field("last", self._plan.train == "last")
@@ -273,7 +306,10 @@ class PlanPanel(QWidget):
 
     def _edited(self, part: tuple[str, ...], plan: Training) -> None:
         # A form knows only its own fields.
-        self._show(replace(self._plan, **{name: getattr(plan, name) for name in part}))
+        new = replace(self._plan, **{name: getattr(plan, name) for name in part})
+        if new.size != self._plan.size and (info := self._model) is not None:
+            new = replace(new, network=info.network)
+        self._show(self._paced_as(new) if new.train != self._plan.train else new)
         self._show_rows()
         self.changed.emit()
 
