@@ -5,6 +5,9 @@ from __future__ import annotations
 import os
 
 os.environ["QT_QPA_PLATFORM"] = "offscreen"
+if "PYTEST_XDIST_WORKER" in os.environ:
+    # There are as many workers as cores: more threads would only wait for each other.
+    os.environ["OMP_NUM_THREADS"] = "1"
 
 from collections.abc import Sequence
 from pathlib import Path
