@@ -158,6 +158,12 @@ def test_few_pictures_are_told(words, tmp_path, capsys) -> None:
     assert "too few" in told(capsys, [words[0], words[1], few, *words[3:]], code=2)["error"]
 
 
+def test_more_made_pictures_than_real_ones_are_told(words, tmp_path) -> None:
+    out = tmp_path / "out"
+    assert cli.main([*words, "--count", "30", "--out", str(out)]) == 0
+    assert "--count 20 compares like with like" in (out / "table.md").read_text(encoding="utf-8")
+
+
 # -- what is kept -----------------------------------------------------------------------------------
 
 

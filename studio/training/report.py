@@ -93,6 +93,12 @@ class Report:
 
     def _told(self) -> list[str]:
         lines = []
+        fewer = self.real.count
+        if any(row.figures.count > fewer for row in self.rows):
+            lines.append(
+                f"There are {fewer} real pictures beside the reference, and the Fréchet distance of "
+                f"fewer is larger: --count {fewer} compares like with like."
+            )
         if self.bits is not None:
             lines.append(
                 f"Bits per dimension: {told(self.bits, 1, 3)} ({self.bits_count} held-out pictures)."
