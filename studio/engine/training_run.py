@@ -34,6 +34,7 @@ from studio.training.log import Log, Measures
 from studio.training.loop import Guard, TrainStep, train
 from studio.training.runs import Recipe
 from studio.training.watch import HeldOut, LevelLosses, Memory
+from studio.weights import devices
 from studio.weights.model import score_of
 
 if TYPE_CHECKING:
@@ -44,7 +45,7 @@ if TYPE_CHECKING:
 
 _SAMPLE_STEPS = 20
 _SAMPLES, _FEWEST = 16, 4
-_USUAL = 6400  # pictures learned between two looks, from which on a look has all its pictures
+_USUAL = 16_000  # pictures learned between two looks, from which on a look has all its pictures
 _TOLD_SECONDS = 0.1  # between two points of a curve
 _SLOW_SECONDS = 1.0  # between two of what changes slowly
 
@@ -79,7 +80,7 @@ class Looks:
     def __init__(self, trainer: Trainer, lot: Lot, every: int) -> None:
         info, device = trainer.info, trainer.device
         effort = min(1.0, every * trainer.plan.batch / _USUAL)
-        self._info, self._device = info, device
+        self._info, self._device, self._dtype = info, device, trainer.plan.precision
         self._count = round(max(_FEWEST, _SAMPLES * effort))
         self._memory = Memory(lot.learned, lot.held, lot.mirrored)
         self._held = None
@@ -88,7 +89,7 @@ class Looks:
 
     def draw(self, net: nn.Module) -> Iterator[Tensor]:
         """The samples (N, C, H, W) as they come out of noise; the last are the result."""
-        score = score_of(net, self._info, self._device)
+        score = score_of(net, self._info, self._device, self._dtype)
         sampler, _ = choose.sampler("dpm2m", _SAMPLE_STEPS)
         condition = class_condition(score, "each" if score.classes else "", self._count, 0)
         noise = Noise.of(0, self._count, score.shape, score.sde, device=self._device)
@@ -264,6 +265,7 @@ class Running:
         assert x is not None
         sheet = self.looks.sheet(step, x)
         held_out, bits = self.looks.measure(net)
+        devices.give_back()
         self.measures.add(step, held_out, bits, sheet.memorised)
         for name, value in (("held-out", held_out), ("bits", bits)):
             if math.isfinite(value):

@@ -32,6 +32,8 @@ if TYPE_CHECKING:
 FOLDER = "averages"
 #: Lengths that can be made of those kept, within a tenth or so of their profile.
 SHORTEST, LONGEST = 0.02, 0.25
+#: Steps between two updates: weights hardly move in so few, and reading all of them costs.
+EVERY = 4
 _RATIO = 1.25  # between the steps at which averages are written down
 _KEPT = 6.0  # times: what is older than this share of the run has no part in its averages any more
 _MOST_BINS = 100_000
@@ -59,20 +61,24 @@ def profile(length: float, step: int, edges: np.ndarray) -> np.ndarray:
 
 
 class Averages:
-    """Power-function averages of tensors that training changes in place."""
+    """Power-function averages of tensors that training changes in place, every few steps."""
 
-    def __init__(self, live: dict[str, Tensor], lengths: tuple[float, ...]) -> None:
-        self.lengths = lengths
+    def __init__(
+        self, live: dict[str, Tensor], lengths: tuple[float, ...], every: int = EVERY
+    ) -> None:
+        self.lengths, self._every = lengths, every
         self._live = live
         self._kept = [{k: v.detach().clone() for k, v in live.items()} for _ in lengths]
 
     @no_grad
     def update(self, step: int) -> None:
-        """Move towards the tensors after training step `step` (from 1)."""
+        """Move towards the tensors after training step `step` (from 1), if it is time."""
         from studio.networks.ema import slide
 
+        if step % self._every:
+            return
         for length, kept in zip(self.lengths, self._kept):
-            share = 1 - (1 - 1 / step) ** (exponent(length) + 1)
+            share = 1 - (1 - self._every / step) ** (exponent(length) + 1)
             slide(list(kept.values()), list(self._live.values()), share)
 
     def state(self) -> dict[str, Tensor]:
@@ -98,15 +104,21 @@ class Written:
 
 def due(step: int) -> bool:
     """Whether averages are written down after this step: at steps in a geometric row."""
-    power = round(math.log(max(1, step), _RATIO))
-    return any(step == round(_RATIO**k) for k in (power - 1, power, power + 1))
+    count = step // EVERY
+    power = round(math.log(max(1, count), _RATIO))
+    in_row = any(count == round(_RATIO**k) for k in (power - 1, power, power + 1))
+    return in_row and step == count * EVERY > 0
 
 
-def write(folder: Path, step: int, averages: Averages) -> Path:
-    """Write averages of a run down in its folder; those too old to matter are deleted.
+def write(folder: Path, step: int, averages: Averages) -> Path | None:
+    """Write averages of a run down in its folder; those too old to matter are deleted. None if they
+    have not begun.
 
     Raises SaveError if they cannot be written.
     """
+    step -= step % EVERY  # at which they were brought up to date
+    if not step:
+        return None
     path = folder / FOLDER / f"step-{step:09}.safetensors"
     half = {k: v.half() for k, v in averages.state().items()}
     lengths = " ".join(map(repr, averages.lengths))

@@ -169,17 +169,17 @@ class Trainer:
         return adapters.merged(self.ema.shadow)
 
     def network(self) -> nn.Module:
-        """A network of its own with the averaged weights as they are now, to evaluate."""
+        """A network to evaluate that holds the averaged weights themselves: they change with the next
+        step."""
         from studio.networks.catalog import build
 
         with torch.device("meta"):
             net = build(self.info.network, self.info.options)
-        found = {k: v.detach().clone() for k, v in self.averaged().items()}
-        net.load_state_dict(found, assign=True)
+        net.load_state_dict(self.averaged(), assign=True)
         return net.to(self.device).eval().requires_grad_(False)
 
     def score(self) -> Score:
-        """The averaged model as it is now, for previews."""
+        """The averaged model as it is until the next step, for previews."""
         return score_of(self.network(), self.info, self.device)
 
     def save(self) -> Path:

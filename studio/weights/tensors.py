@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import io
 import json
+import os
 import struct
 import warnings
 import zipfile
@@ -97,9 +98,9 @@ def _read_tensor(file: io.FileIO, base: int, entry: dict[str, Any]) -> Tensor:
     return raw.view(_dtype(entry["dtype"])).reshape(entry["shape"])
 
 
-def _dtype(name: str) -> torch.dtype:
-    """The dtype of a safetensors file's name for it. Raises LookupError if it is none of ours."""
-    names = {
+def _dtypes() -> dict[str, torch.dtype]:
+    """The kinds of numbers that we read and write, by a safetensors file's names."""
+    return {
         "F64": torch.float64,
         "F32": torch.float32,
         "F16": torch.float16,
@@ -111,9 +112,17 @@ def _dtype(name: str) -> torch.dtype:
         "U8": torch.uint8,
         "BOOL": torch.bool,
     }
-    if name not in names:
+
+
+def _dtype(name: str) -> torch.dtype:
+    """The dtype of a safetensors file's name for it. Raises LookupError if it is none of ours."""
+    if (found := _dtypes().get(name)) is None:
         raise LookupError(f"it holds numbers of the kind {name}")
-    return names[name]
+    return found
+
+
+def _name_of(dtype: torch.dtype) -> str:
+    return next(name for name, kind in _dtypes().items() if kind == dtype)
 
 
 def within(folder: Path, name: str) -> Path:
@@ -226,9 +235,30 @@ def _check_tree(tree: Any, weight: int) -> None:
 
 
 def write_tensors(path: Path, state: dict[str, Tensor], metadata: dict[str, str]) -> None:
-    """A safetensors file with our format mark, written atomically."""
-    from safetensors.torch import save_file
-
-    tensors = {k: v.detach().contiguous().cpu() for k, v in state.items()}
-    with atomic(path) as temporary:
-        save_file(tensors, temporary, {"format": FORMAT, **metadata})
+    """A safetensors file with our format mark, written atomically, one tensor after the other: not
+    gathered, as the library does it, which would hold all of them twice. It is on the disk when this
+    returns, also if the power fails then. Raises SaveError if it cannot be written.
+    """
+    # Wide numbers first, so that every tensor lies where its numbers may.
+    names = sorted(state, key=lambda name: (-state[name].element_size(), name))
+    header: dict[str, Any] = {"__metadata__": {"format": FORMAT, **metadata}}
+    at = 0
+    for name in names:
+        value = state[name]
+        size = value.numel() * value.element_size()
+        header[name] = {
+            "dtype": _name_of(value.dtype),
+            "shape": list(value.shape),
+            "data_offsets": [at, at + size],
+        }
+        at += size
+    raw = json.dumps(header, separators=(",", ":")).encode()
+    raw += b" " * (-len(raw) % 8)
+    with atomic(path) as temporary, temporary.open("wb") as file:
+        file.write(struct.pack("<Q", len(raw)) + raw)
+        for name in names:
+            value = state[name].detach().contiguous().cpu()
+            if value.numel():
+                file.write(value.reshape(-1).view(torch.uint8).numpy().data)
+        file.flush()
+        os.fsync(file.fileno())
