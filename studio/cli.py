@@ -55,6 +55,8 @@ COMMANDS = {
     "models get": "studio.commands.models:GetModel",
     "models add": "studio.commands.models:AddModel",
     "models export": "studio.commands.models:ExportModel",
+    "models average": "studio.commands.remake:AverageModel",
+    "models adapt": "studio.commands.remake:AdaptModel",
     "models rename": "studio.commands.models:RenameModel",
     "models remove": "studio.commands.models:RemoveModel",
     "models verify": "studio.commands.models:VerifyModels",
