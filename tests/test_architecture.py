@@ -27,7 +27,7 @@ LAYERS = [
     {"engine"},
     {"ui"},
     {"app", "cli", "__init__", "__main__", "commands", "face", "terminal"}
-    | {"desktop", "doctor", "bench", "bench_models"},
+    | {"desktop", "doctor", "bench", "bench_compare", "bench_models"},
 ]
 HOMES = {
     "PySide6": {"ui", "app"},

@@ -7,7 +7,7 @@ import subprocess
 
 import pytest
 
-from studio import bench, cli
+from studio import bench, bench_compare, cli
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 
@@ -49,3 +49,17 @@ def test_a_window_that_does_not_open_is_a_reason_not_an_error(monkeypatch):
 def test_a_window_with_a_problem_says_it(monkeypatch):
     rows = window_says(monkeypatch, '{"problem": "no model"}\n')
     assert {row.reason for row in rows} == {"no model"}
+
+
+def test_what_is_kept_of_a_run_is_measured():
+    kept = bench_compare.kept_of_a_run()
+    assert 60 <= kept.frames <= 97
+    assert kept.frame_bytes / kept.frames * 96 < 40e6
+    assert kept.states > 20
+
+
+def test_two_lanes_are_measured_beside_their_calls(tiny_checkpoint):
+    ratio = bench_compare.lanes_over_calls(
+        str(tiny_checkpoint), "cpu", 6, False, lambda: None, lambda: None
+    )
+    assert ratio > 1  # against calls that cost nothing

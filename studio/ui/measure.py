@@ -6,12 +6,14 @@ import asyncio
 import json
 import os
 import time
+from dataclasses import replace
 from itertools import pairwise
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from PySide6.QtCore import QTimer
 
+from studio import choose
 from studio.diffusion.catalog import PRESETS
 from studio.errors import StudioError
 from studio.weights.devices import resident_bytes
@@ -47,8 +49,55 @@ async def _figures(window: MainWindow) -> dict[str, Any]:
         figures["first_picture_seconds"] = time.perf_counter() - asked + figures["window_seconds"]
         while tab.runner.busy:
             await asyncio.sleep(0.05)
+    figures |= await _scrubbed(tab)
     figures |= await _gaps(tab)
+    figures |= await _race(window)
     return figures | await _canvas(window)
+
+
+async def _scrubbed(tab: Any) -> dict[str, float]:
+    """From taking the playhead to the pixels of that moment, over all moments of the run before."""
+    timeline, took = tab.walk.timeline, []
+    for when in timeline.times * 3:
+        begun = time.perf_counter()
+        timeline._scrub(when)
+        tab.view.repaint()  # and with it all that is to be painted anew
+        took.append(time.perf_counter() - begun)
+        await asyncio.sleep(0)
+    tab.walk.follow()
+    return {"scrub_p99_ms": 1000 * sorted(took)[int(0.99 * len(took))]}
+
+
+async def _race(window: MainWindow) -> dict[str, float]:
+    """Gaps of the loop in ten seconds of a race of four lanes."""
+    tab: Any = window.turn_to("compare")
+    race = tab.race
+    while len(race.editor.rows) < 4:
+        race.editor.add_lane()
+    for row, name in zip(race.editor.rows, ("pc", "rk45", "ancestral", "dpm2m"), strict=True):
+        lane = row.lane()
+        row.set_lane(replace(lane, sampler=choose.sampler(name, 1000)[0]))
+    race.start()
+    async with asyncio.timeout(60):
+        while any(race.view.frame(lane) is None for lane in range(4)):
+            await asyncio.sleep(0.02)
+    gaps = await _ticked(10.0)
+    race.runner.stop()
+    while race.runner.busy:
+        await asyncio.sleep(0.01)
+    return {"race_gap_p99_ms": 1000 * gaps[int(0.99 * len(gaps))]}
+
+
+async def _ticked(seconds: float) -> list[float]:
+    """The gaps between the ticks of a 4 ms timer, rising."""
+    ticks: list[float] = []
+    timer = QTimer()
+    timer.setTimerType(timer.timerType().PreciseTimer)
+    timer.timeout.connect(lambda: ticks.append(time.perf_counter()))
+    timer.start(4)
+    await asyncio.sleep(seconds)
+    timer.stop()
+    return sorted(b - a for a, b in pairwise(ticks))
 
 
 async def _canvas(window: MainWindow) -> dict[str, float]:
@@ -97,14 +146,7 @@ async def _gaps(tab: Any) -> dict[str, float]:
     tab.panel.sampler.set_value(PRESETS["paper"][1])
     tab.run_or_stop()
     await asyncio.sleep(1.0)
-    ticks: list[float] = []
-    timer = QTimer()
-    timer.setTimerType(timer.timerType().PreciseTimer)
-    timer.timeout.connect(lambda: ticks.append(time.perf_counter()))
-    timer.start(4)
-    await asyncio.sleep(10.0)
-    timer.stop()
-    gaps = sorted(b - a for a, b in pairwise(ticks))
+    gaps = await _ticked(10.0)
     begun = time.perf_counter()
     tab.runner.stop()
     while tab.runner.busy:

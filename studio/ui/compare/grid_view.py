@@ -253,8 +253,9 @@ class GridView(OwnKeys, QAbstractScrollArea):
         wide = (view.width() - legend - _EDGE) / columns - _GAP
         high = (view.height() - top - _EDGE) / rows - _GAP - line
         fit = min(max(min(wide / self._aspect, high), _LEAST), _LARGEST_AT_FIRST)
-        width = round(fit * self._zoom * self._aspect) + _GAP
-        height = round(fit * self._zoom) + line + _GAP
+        # Rounded down, so that a table that fits needs no scroll bar.
+        width = int(fit * self._zoom * self._aspect) + _GAP
+        height = int(fit * self._zoom) + line + _GAP
         spare = max(0, view.width() - legend - columns * width - _EDGE)
         return _Layout(legend, legend + round(spare / 2), top, width, height, line, fit)
 
