@@ -109,13 +109,15 @@ class _Probe:
         needed = fixed + kept * self._part // self._few
         if free and needed > _ROOM * free:
             return self._guessed(fixed, kept, needed, free)
-        if self._part * self.plan.accumulate > self._few:
-            self.trainer = self._make(self.plan)
+        few = self.trainer
         try:
+            if self.plan.batch > self._few:
+                self.trainer = self._make(self.plan)
             seconds, memory = self._timed()
         except (RuntimeError, MemoryError) as error:
             if not devices.is_out_of_memory(error):
                 raise
+            self.trainer = few
             return self._guessed(fixed, kept, max(needed, free), free)
         return seconds, memory or needed, []
 
