@@ -30,32 +30,41 @@ class _Lane:
 
 
 class Densities:
-    """Maps of lanes as grey pictures of one scale: black is no change, white the most there is."""
+    """Maps of lanes as grey pictures: at each moment black is the least of all lanes and white the most,
+    but for one pixel in a hundred at either end."""
 
     def __init__(self) -> None:
         self._lanes: dict[int, _Lane] = {}
-        self.most = 0.0  # nats a pixel that are white
+        self._scales: dict[float, tuple[float, float]] = {}
 
     def clear(self) -> None:
-        self._lanes, self.most = {}, 0.0
+        self._lanes, self._scales = {}, {}
+
+    def __bool__(self) -> bool:
+        return bool(self._lanes)
 
     def add(self, event: Density) -> None:
         lane = self._lanes.setdefault(event.lane, _Lane())
         lane.places.append(event.log_snr)
         lane.maps.append(event.map)
-        ends = [lane.maps[-1] for lane in self._lanes.values()]
-        self.most = max(float(np.quantile(end, 0.99)) for end in ends)
+        self._scales = {}
 
     def at(self, lane: int, log_snr: float) -> np.ndarray | None:
         """The change from noise to a moment, uint8 (N, H, W, 1); None if nothing is known of it."""
         known = self._lanes.get(lane)
         if known is None:
             return None
-        return self._shaded(_between(known, log_snr))
-
-    def _shaded(self, nats: np.ndarray) -> np.ndarray:
-        grey = nats * (255 / max(self.most, 1e-6))
+        low, high = self.scale(log_snr)
+        grey = (_between(known, log_snr) - low) * (255 / max(high - low, 1e-6))
         return np.clip(np.rint(grey), 0, 255).astype(np.uint8)[..., None]
+
+    def scale(self, log_snr: float) -> tuple[float, float]:
+        """The nats a pixel that are black and white at a moment."""
+        if log_snr not in self._scales:
+            maps = [_between(lane, log_snr).ravel() for lane in self._lanes.values()]
+            low, high = np.quantile(np.concatenate(maps), (0.01, 0.99)) if maps else (0.0, 0.0)
+            self._scales[log_snr] = float(low), float(high)
+        return self._scales[log_snr]
 
 
 def _between(lane: _Lane, log_snr: float) -> np.ndarray:

@@ -381,7 +381,10 @@ class LanesView(QWidget):
         """What lies over the pictures of a lane, or of two in one frame."""
         letters, both = [LETTERS[lane] for lane in self.pair], view is self.merged
         if both and self.mode == "difference":
-            span = self.densities.most if self.view == DENSITY else 255.0
+            span = 255.0
+            if self.view == DENSITY and (first := self._lanes[self.pair[0]].frame) is not None:
+                low, high = self.densities.scale(first.log_snr)
+                span = high - low
             lenses.paint_legend(painter, view, self.font(), self.gain, letters, span)
             return
         lane = self._lanes[self.pair[int(self._other)] if both else self._views.index(view)]
@@ -395,8 +398,8 @@ class LanesView(QWidget):
             if through is not None:
                 lenses.paint_loupe(painter, view, through, self._lens_at(view), self.radius)
         if self.view == DENSITY and self.seen(lane.number) is not None:
-            most, unit = self.densities.most, self.tr("nats a pixel")
-            lenses.paint_densities(painter, view, self.font(), most, unit)
+            scale, unit = self.densities.scale(lane.frame.log_snr), self.tr("nats a pixel")
+            lenses.paint_densities(painter, view, self.font(), scale, unit)
         if both and self.mode == "wipe":
             lenses.paint_wipe(painter, view, self.share, letters)
         elif both:

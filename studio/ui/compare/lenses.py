@@ -246,11 +246,12 @@ def paint_legend(
 
 
 def paint_densities(
-    painter: QPainter, view: PictureView, font: QFont, most: float, unit: str
+    painter: QPainter, view: PictureView, font: QFont, scale: tuple[float, float], unit: str
 ) -> None:
-    """What the greys of a density mean."""
-    greys = np.arange(256, dtype=np.uint8)[None, :, None]
-    _paint_scale(painter, view, font, drawing.image_of(greys), ("0", f"{most:.3g} {unit}"))
+    """What the greys of a density mean: black and white of `scale`."""
+    greys, (low, high) = np.arange(256, dtype=np.uint8)[None, :, None], scale
+    words = f"{low:.2f}".replace("-", "−"), f"{high:.2f} {unit}"
+    _paint_scale(painter, view, font, drawing.image_of(greys), words)
 
 
 def _paint_scale(

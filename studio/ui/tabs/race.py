@@ -425,6 +425,8 @@ class RaceTab(Tab):
         if self.densities.runner.busy:
             done = round(100 * self.densities.progress)
             self.status.emit(self.tr("Following the density: {done} %").format(done=done))
+        elif self.densities.maps:
+            self.status.emit(self.tr("Bright is where the log density has grown most since noise"))
 
     # -- trying out ---------------------------------------------------------------------------------
 
