@@ -318,6 +318,20 @@ def test_sub_folders_are_classes_only_if_every_picture_lies_in_one(shown: Shown)
     assert "1 pictures lie in no sub-folder" in panel.classes.text()
 
 
+def test_a_folder_at_home_is_shown_short_and_read_back_whole(
+    shown: Shown, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.setenv("USERPROFILE", str(tmp_path))
+    panel = shown(DataPanel(Collection()), 300, 700)
+    panel.show_folder(tmp_path / "Pictures" / "cats")
+    assert panel.line.text() == "~/Pictures/cats"
+    chosen: list[Path] = []
+    panel.folder_chosen.connect(chosen.append)
+    QTest.keyClick(panel.line, Qt.Key.Key_Return)
+    assert chosen == [tmp_path / "Pictures" / "cats"]
+
+
 def test_choices_hold_what_was_set_left_out_and_cropped(shown: Shown) -> None:
     collection = folder_of(*MIXED)
     panel = shown(DataPanel(collection), 300, 700)

@@ -205,7 +205,9 @@ class DataPanel(QWidget):
             self.folder_chosen.emit(Path(text).expanduser())
 
     def show_folder(self, folder: Path) -> None:
-        self.line.setText(str(folder))
+        home = Path.home()
+        inside = folder.is_relative_to(home) and folder != home
+        self.line.setText(f"~/{folder.relative_to(home).as_posix()}" if inside else str(folder))
         self.line.setToolTip(str(folder))
         self.line.setCursorPosition(len(self.line.text()))
 

@@ -72,9 +72,16 @@ class LevelsStrip(QWidget):
             high = max(high, min(float(np.nanmax(self._first.loss)), _MOST * high))
         return max(high, 1e-9)
 
-    def _x(self, level: float) -> float:
+    def _ends(self) -> tuple[float, float]:
+        """The levels that are shown: those that were seen, and one more at each side."""
         assert self._now is not None
-        low, high = float(self._now.edges[0]), float(self._now.edges[-1])
+        seen = np.flatnonzero(np.isfinite(self._now.loss))
+        first, last = (seen[0], seen[-1] + 1) if len(seen) else (0, len(self._now.loss))
+        edges = self._now.edges
+        return float(edges[max(0, first - 1)]), float(edges[min(len(edges) - 1, last + 1)])
+
+    def _x(self, level: float) -> float:
+        low, high = self._ends()
         return _LEFT + (level - low) / max(1e-9, high - low) * (self.width() - _LEFT - _RIGHT)
 
     def _y(self, loss: float, high: float) -> float:
@@ -135,14 +142,13 @@ class LevelsStrip(QWidget):
         painter.drawText(QPointF(end - width, 19), text)
 
     def _paint_axis(self, painter: QPainter) -> None:
-        assert self._now is not None
         c, small = theme.colours(), theme.font(self.font(), 0.85)
         metrics, floor = QFontMetricsF(small), self._floor()
         painter.setFont(small)
         painter.setPen(QPen(QColor(c.edge), 1))
         painter.drawLine(QPointF(_LEFT, floor + 0.5), QPointF(self.width() - _RIGHT, floor + 0.5))
         painter.setPen(QColor(c.text))
-        low, high = float(self._now.edges[0]), float(self._now.edges[-1])
+        low, high = self._ends()
         for power in range(math.ceil(low / math.log(10)), math.floor(high / math.log(10)) + 1):
             text, x = f"{10.0**power:g}", self._x(power * math.log(10))
             half = metrics.horizontalAdvance(text) / 2
