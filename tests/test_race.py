@@ -617,6 +617,12 @@ def test_models_of_different_sizes_do_not_race() -> None:
         assert word in refused.value.message
 
 
+def test_models_of_other_channels_do_not_race() -> None:
+    where = setting(other=gaussian_score(VPSDE(), 0.5, (1, 8, 8)))
+    with pytest.raises(SpecError, match="with 3 channels and .* with 1 channel"):
+        told(race(lane("pc", steps=2), lane("rk45", model="other")), where)
+
+
 def test_the_recipe_of_a_lane_makes_its_pictures_again(tiny_checkpoint: Path) -> None:
     here = Setting(Shelf(), "cpu", rate=0)
     model = str(tiny_checkpoint)

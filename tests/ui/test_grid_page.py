@@ -164,6 +164,17 @@ def test_what_makes_no_sense_is_said_beside_its_axis(with_page: Any) -> None:
     with_page(work)
 
 
+def test_ten_thousand_cells_are_refused_before_a_run(with_page: Any) -> None:
+    async def work(page: GridPage) -> None:
+        many = tuple(str(i) for i in range(1, 101))
+        set_axes(page, Axis("steps", many), Axis("seed", many))
+        assert "10000 cells is too large" in page.form.why_not
+        assert not page.verbs.run.isEnabled()
+        assert "10000" in page.form.across.problem.text() + page.form.down.problem.text()
+
+    with_page(work)
+
+
 def test_values_are_checked_as_one_types_and_kept_when_one_comes_back(with_page: Any) -> None:
     async def work(page: GridPage) -> None:
         page.form.across.values.clear()
