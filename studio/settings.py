@@ -24,7 +24,7 @@ class Settings:
         help="How models compute; their weights stay in fp32.",
     )
     rate: float = option(30.0, label="Pictures a second", range=(1, 60), help="Of the live view.")
-    model: str = option("critters-32", label="Model")
+    model: str = option("critters-64", label="Model")
     history_bytes: int = option(
         2 * 10**9, label="History", range=(10**6, 10**13), help="Bytes that it may take on disk."
     )

@@ -35,6 +35,8 @@ every_predictor = pytest.mark.parametrize(
 every_sampler = pytest.mark.parametrize("sampler", list(SAMPLERS))
 
 REPOSITORY = Path(__file__).resolve().parent.parent
+#: The models that ship, in the order of the shelf.
+SHIPPED = sorted(p.parent.name for p in REPOSITORY.glob("checkpoints/*/model.safetensors"))
 
 
 @pytest.fixture(autouse=True)

@@ -9,7 +9,7 @@ import sys
 import huggingface_hub.constants
 import pytest
 import torch
-from conftest import TINY_OPTIONS, tiny_network
+from conftest import SHIPPED, TINY_OPTIONS, tiny_network
 from hub_server import Repo, serving
 
 import studio
@@ -214,7 +214,7 @@ def test_removing_unasked_is_refused_where_nobody_can_be_asked(run, mine):
 def test_all_models_are_verified_and_a_bad_one_is_named(run, mine):
     code, said = run("models", "verify", "--json")
     assert (code, said["ok"]) == (0, True)
-    assert {m["name"] for m in said["models"]} == {"mine", "critters-32"}
+    assert {m["name"] for m in said["models"]} == {"mine", *SHIPPED}
     (mine / native.WEIGHTS).write_bytes(b"\xff" * 64)
     code, said = run("models", "verify")
     assert code == 2

@@ -40,6 +40,8 @@ class GrownOptions:
     sigma_data: float = 0.5
 
     def __post_init__(self) -> None:
+        if isinstance(self.inner, dict):  # as an exported model's JSON has it
+            object.__setattr__(self, "inner", UNetOptions(**self.inner))
         inside = self.inner
         if (self.size, self.colours, self.classes) != (
             2 * inside.size,

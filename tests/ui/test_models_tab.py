@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 import pytest
 import qasync
+from conftest import SHIPPED
 from hub_server import Repo, serving
 from PIL import Image
 from PySide6.QtCore import QMimeData, QPointF, Qt, QUrl
@@ -198,7 +199,7 @@ def strip_of(tab: ModelsTab, name: str) -> Any:
 def test_every_model_has_a_card_and_the_one_in_use_is_marked(with_page: Any) -> None:
     async def work(window: Host) -> None:
         tab = models(window)
-        assert tab.list.names() == ["tiny", "critters-32"]
+        assert tab.list.names() == ["tiny", *SHIPPED]
         assert tab.list.selected() == "tiny"
         card = tab.list.card("tiny")
         assert card is not None
@@ -317,9 +318,9 @@ def test_removing_asks_and_then_the_next_model_is_used(with_page: Any, home: Pat
             await asyncio.sleep(0.05)
             await until(lambda: not tab.runner.busy)
             assert (home / "models" / "tiny").exists() == left
-        assert tab.list.names() == ["critters-32"]
+        assert tab.list.names() == SHIPPED
         assert window.session.model is not None
-        assert window.session.model.name == "critters-32"
+        assert window.session.model.name == "critters-64"
 
     with_page(work)
 
