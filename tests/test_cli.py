@@ -376,24 +376,25 @@ def test_sub_folders_are_classes(run, folder, tmp_path):
 
 
 @pytest.mark.skipif(os.name != "posix", reason="signals of POSIX")
-def test_ctrl_c_stops_after_the_step_and_saves(run, folder, home, monkeypatch):
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_ctrl_c_stops_after_the_step_and_saves(run, folder, home, monkeypatch, number):
     plain = training_run.train
 
     def interrupting(*settings):
         for step in plain(*settings):
             if step.step == 2:
-                os.kill(os.getpid(), signal.SIGINT)
+                os.kill(os.getpid(), number)
             yield step
 
     monkeypatch.setattr(training_run, "train", interrupting)
-    before = signal.getsignal(signal.SIGINT)
+    before = signal.getsignal(number)
     words = ["train", folder, "--out", "mine", *SMALL, "--steps", 50]
     code, said = run(*words)
     assert code == 130
     assert said["interrupted"]
     assert 2 <= said["steps"] < 50
     assert native.read_info(home / "models" / "mine" / "model.safetensors").steps == said["steps"]
-    assert signal.getsignal(signal.SIGINT) is before
+    assert signal.getsignal(number) is before
 
 
 def test_the_command_in_the_card_is_the_command(folder):

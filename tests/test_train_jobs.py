@@ -262,6 +262,14 @@ def test_closing_saves(folder, home):
     assert "| steps | 4 |" in (place / "card.md").read_text()
 
 
+def test_a_run_that_is_left_before_its_first_step_leaves_nothing(folder, home):
+    run = job(folder).run(setting())
+    while not isinstance(next(run), Sheet):
+        pass
+    run.close()
+    assert not (home / "models" / "mine").exists()
+
+
 def test_other_work_goes_on_while_a_training_is_held(folder, tiny):
     async def both():
         engine = Engine(Setting(Shelf(), "cpu"))

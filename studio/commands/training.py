@@ -79,23 +79,27 @@ def follow(
 
 @contextlib.contextmanager
 def interrupts() -> Iterator[threading.Event]:
-    """Ctrl-C sets an event instead of breaking a step in half; a second one breaks off."""
+    """Ctrl-C, or being told to end, sets an event instead of breaking a step in half; a second time
+    breaks off."""
     asked = threading.Event()
+    before: dict[int, Any] = {}
 
-    def ask(*_: Any) -> None:
-        signal.signal(signal.SIGINT, before)
+    def ask(number: int, _: Any) -> None:
+        signal.signal(number, before[number])
         terminal.note("Stopping after this step, then saving")
         asked.set()
 
     try:
-        before = signal.signal(signal.SIGINT, ask)
+        for number in (signal.SIGINT, signal.SIGTERM):
+            before[number] = signal.signal(number, ask)
     except ValueError:  # not in the main thread: nobody can press Ctrl-C there
         yield asked
         return
     try:
         yield asked
     finally:
-        signal.signal(signal.SIGINT, before)
+        for number, handler in before.items():
+            signal.signal(number, handler)
 
 
 def default(field: dataclasses.Field[Any]) -> Any:

@@ -144,12 +144,12 @@ class Running:
             steps.close()
             if self.board is not None:
                 self.board.close()
-            if self.guard.keep:
+            if self.guard.keep and self.trainer.step:
                 self._describe()
-        if not self.guard.keep:
-            places.discard(self.folder)
-            return
-        yield from self._ended()
+            elif self.main:  # there is nothing in it that anyone would want
+                places.discard(self.folder)
+        if self.guard.keep:
+            yield from self._ended()
 
     def _earlier(self) -> Told:
         """The curves of what was trained before; what the model makes before it is trained."""
