@@ -508,6 +508,8 @@ _WINDOW = (
     ("stop_ms", "stop in the window", "ms", None),
     ("brush_p99_ms", "brush, 4096², radius 512, 99 %", "ms", 16.0),
     ("pan_p99_ms", "pan of a 24 Mpx photo, 99 %", "ms", 16.0),
+    ("first_candidate_ms", "first pixels of a candidate", "ms", None),
+    ("paint_gap_p99_ms", "gap while a candidate is painted on", "ms", 16.0),
 )
 
 

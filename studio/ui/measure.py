@@ -131,6 +131,47 @@ async def _canvas(window: MainWindow) -> dict[str, float]:
         "brush_p50_ms": 1000 * sorted(painted)[100],
         "brush_p99_ms": 1000 * sorted(painted)[197],
         "pan_p99_ms": 1000 * sorted(panned)[118],
+    } | await _candidates(tab)
+
+
+async def _candidates(tab: Any) -> dict[str, float]:
+    """From Run to the first pixels of a candidate, and gaps of the loop while a person paints on it."""
+    from studio.ui.canvas.brush import Brush
+
+    rng = np.random.default_rng(0)
+    tab.files.open_pixels(rng.integers(0, 256, (256, 256, 3), np.uint8), "candidates")
+    async with asyncio.timeout(30):
+        while tab.view.document.name != "candidates":
+            await asyncio.sleep(0.02)
+    document = tab.view.document
+    stroke = document.stroke("mask", Brush(radius=40))
+    stroke.to(110, 128)
+    stroke.to(150, 128)
+    stroke.end()
+    tab.view.edited.emit("mask")
+    tab.panel.sampler.set_value(PRESETS["paper"][1])
+    tab.start()
+    asked = time.perf_counter()
+    async with asyncio.timeout(60):
+        while tab.past.frame is None:
+            await asyncio.sleep(0.002)
+    first = time.perf_counter() - asked
+    painted = document.stroke("sketch", Brush(radius=12))
+    places = iter(range(10**6))
+    mover = QTimer()
+    mover.timeout.connect(
+        lambda: painted.to(90 + 80 * abs(np.sin((i := next(places)) / 9)), 60 + i % 140)
+    )
+    mover.start(16)
+    gaps = await _ticked(5.0)
+    mover.stop()
+    painted.cancel()
+    tab.stop()
+    while tab.runner.busy:
+        await asyncio.sleep(0.01)
+    return {
+        "first_candidate_ms": 1000 * first,
+        "paint_gap_p99_ms": 1000 * gaps[int(0.99 * len(gaps))],
     }
 
 
