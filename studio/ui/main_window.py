@@ -339,6 +339,8 @@ class MainWindow(QMainWindow):
             ("Q", self.tr("Add the recipe to the queue; Ctrl+Shift+Enter: before all that wait")),
             ("R", self.tr("New seed")),
             ("← →", self.tr("On the timeline: to the frame before, after")),
+            ("Ctrl+arrows", self.tr("On a grid: move the column or the row of the cell")),
+            ("Page Up Down", self.tr("On a grid: make a cell that waits sooner, later")),
             ("Home End", self.tr("On the timeline: to the noise, to the live head")),
             ("B E L M G", self.tr("On the canvas: brush, eraser, lasso, rectangle, fill")),
             ("I C H W", self.tr("On the canvas: eyedropper, box, pan, wipe")),
