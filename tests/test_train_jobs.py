@@ -242,6 +242,21 @@ def test_a_discarded_run_leaves_what_is_not_its_own(folder, tmp_path):
     assert [p.name for p in place.iterdir()] == ["letter.txt"]
 
 
+def test_a_model_that_is_there_is_not_trained_over(folder, home, tiny):
+    before = (home / "models" / tiny / "model.safetensors").read_bytes()
+    with pytest.raises(SpecError, match="is a model already"):
+        events(job(folder, out=tiny))
+    assert (home / "models" / tiny / "model.safetensors").read_bytes() == before
+
+
+def test_a_card_that_a_person_wrote_outlives_the_run(folder, home):
+    place = home / "models" / "mine"
+    place.mkdir(parents=True)
+    (place / "card.md").write_text("dear reader")
+    sent(job(folder), {2: Discard()})
+    assert (place / "card.md").read_text() == "dear reader"
+
+
 def test_a_message_during_the_first_samples_is_heard(folder, home):
     run = job(folder).run(setting())
     while not isinstance(next(run), Metric):

@@ -25,7 +25,7 @@ from studio.engine.train_events import SaveNow as SaveNow
 from studio.engine.train_events import StopNow as StopNow
 from studio.engine.train_events import TrainResult as TrainResult
 from studio.engine.training_run import Lot, Running, Terms
-from studio.errors import DataError, StudioError
+from studio.errors import DataError, SpecError, StudioError
 from studio.spec import option
 from studio.training import data, log, many
 from studio.training import runs as places
@@ -34,6 +34,7 @@ from studio.training.choices import Choices
 from studio.training.plan import Training
 from studio.training.runs import Recipe
 from studio.training.trainer import Trainer, begun
+from studio.weights import formats
 from studio.weights.formats import native
 
 if TYPE_CHECKING:
@@ -88,6 +89,8 @@ class TrainJob:
         team = many.team(context.device)
         recipes.check_writable(folder / native.WEIGHTS)
         before = begun(folder)
+        if before is None and folder.is_dir() and formats.recognise(folder):
+            raise SpecError(f"“{folder.name}” is a model already.", "Give another name.")
         plan, choices = _settled(self.plan, self._as_begun(folder, before is not None))
         start = None
         if plan.start and before is None:

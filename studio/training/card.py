@@ -102,12 +102,19 @@ def write(folder: Path, content: str) -> bool:
 
     Raises SaveError if it cannot be.
     """
-    path = folder / CARD
-    if path.exists() and MARK not in path.read_text(encoding="utf-8", errors="replace"):
+    if (folder / CARD).exists() and not is_ours(folder):
         return False
-    with atomic(path) as temporary:
+    with atomic(folder / CARD) as temporary:
         temporary.write_text(content, encoding="utf-8")
     return True
+
+
+def is_ours(folder: Path) -> bool:
+    """Whether there is a card that the studio wrote, and nobody else."""
+    try:
+        return MARK in (folder / CARD).read_text(encoding="utf-8", errors="replace")
+    except OSError:
+        return False
 
 
 def machine(device: str) -> str:

@@ -17,7 +17,7 @@ from studio import paths, spec
 from studio.errors import DataError, SpecError
 from studio.paths import atomic
 from studio.spec import option
-from studio.training import adapters, lengths
+from studio.training import adapters, card, lengths
 from studio.training.choices import Choices
 from studio.training.plan import Training
 from studio.weights.formats import native
@@ -85,7 +85,9 @@ def discard(folder: Path) -> None:
     """Delete what a run has made in a folder, and the folder if nothing else is in it."""
     for name in (SAMPLES, lengths.FOLDER, BOARD):
         shutil.rmtree(folder / name, ignore_errors=True)
-    files = (RESUME, native.WEIGHTS, native.CARD, RECIPE, LOG, MEASURES)
+    files = [RESUME, native.WEIGHTS, RECIPE, LOG, MEASURES]
+    if card.is_ours(folder):
+        files.append(native.CARD)
     for name in (*files, adapters.WEIGHTS, adapters.CONFIG):
         with contextlib.suppress(OSError):
             (folder / name).unlink(missing_ok=True)
