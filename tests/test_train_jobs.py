@@ -20,7 +20,7 @@ from conftest import REPOSITORY, TINY_OPTIONS, tiny_network
 from PIL import Image
 
 from studio import spec
-from studio.engine import sheets, train_jobs
+from studio.engine import sheets, train_jobs, training_run
 from studio.engine.engine import Engine
 from studio.engine.events import Done, Levels, Metric, Note, Progress, Saved
 from studio.engine.jobs import SampleJob, Setting
@@ -131,8 +131,8 @@ def test_a_training_tells_how_it_goes_and_what_has_come_of_it(folder, home):
     shown = of(Sheet, told)
     assert [s.step for s in shown] == [0, 3, 6]
     for sheet in shown:
-        assert sheet.pictures.shape == sheet.nearest.shape == (4, 8, 8, 3)
-        assert sheet.distance.shape == (4,)
+        assert sheet.pictures.shape == sheet.nearest.shape == (8, 8, 8, 3)
+        assert sheet.distance.shape == (8,)
         assert 0 <= sheet.memorised <= 1
     assert of(Saved, told)[-1].path == home / "models" / "mine" / "model.safetensors"
     result = told[-1].value
@@ -180,6 +180,28 @@ def test_nothing_held_out_is_nothing_measured(folder):
     assert {e.name for e in of(Metric, told)} == {"loss", "pace"}
     assert math.isnan(told[-1].value.after.memorised)
     assert told[-1].value.held == 0
+
+
+def asked(told, monkeypatch):
+    """The classes that a network was asked for."""
+    seen = []
+    plain = training_run.class_condition
+    monkeypatch.setattr(
+        training_run, "class_condition", lambda *a: (seen.append(a[1]), plain(*a))[1]
+    )
+    events(told)
+    return set(seen)
+
+
+def test_classes_that_are_learned_are_drawn_and_those_of_before_are_not(folder, tiny, monkeypatch):
+    assert asked(job(folder, plan={"start": tiny}, out="a"), monkeypatch) == {""}
+    for name in ("cat", "dog"):
+        (folder / name).mkdir()
+    for i, path in enumerate(sorted(folder.glob("[0-9]*.png"))):
+        path.rename(folder / ("cat" if i % 2 else "dog") / path.name)
+    (folder / "broken.png").unlink()
+    assert asked(job(folder, plan={"start": tiny}, out="b"), monkeypatch) == {"each"}
+    assert asked(job(folder, out="c"), monkeypatch) == {"each"}
 
 
 @pytest.mark.parametrize(

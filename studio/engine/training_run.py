@@ -44,7 +44,7 @@ if TYPE_CHECKING:
     from studio.training.trainer import Trainer
 
 _SAMPLE_STEPS = 20
-_SAMPLES, _FEWEST = 16, 4
+_SAMPLES, _FEWEST = 16, 8
 _USUAL = 16_000  # pictures learned between two looks, from which on a look has all its pictures
 _TOLD_SECONDS = 0.1  # between two points of a curve
 _SLOW_SECONDS = 1.0  # between two of what changes slowly
@@ -82,6 +82,8 @@ class Looks:
         effort = min(1.0, every * trainer.plan.batch / _USUAL)
         self._info, self._device, self._dtype = info, device, trainer.plan.precision
         self._count = round(max(_FEWEST, _SAMPLES * effort))
+        # Classes that are not learned are those of before.
+        self._classes = "each" if trainer.labelled else ""
         self._memory = Memory(lot.learned, lot.held, lot.mirrored)
         self._held = None
         if len(lot.held):
@@ -91,7 +93,7 @@ class Looks:
         """The samples (N, C, H, W) as they come out of noise; the last are the result."""
         score = score_of(net, self._info, self._device, self._dtype)
         sampler, _ = choose.sampler("dpm2m", _SAMPLE_STEPS)
-        condition = class_condition(score, "each" if score.classes else "", self._count, 0)
+        condition = class_condition(score, self._classes, self._count, 0)
         noise = Noise.of(0, self._count, score.shape, score.sde, device=self._device)
         for step in sampler.run(score, noise, condition):
             yield step.x

@@ -96,6 +96,11 @@ class Trainer:
         named = {n: p.detach() for n, p in live.items()}
         return Ema(self.net, self.plan.ema), Averages(named, self.plan.ema_lengths), optimizer
 
+    @property
+    def labelled(self) -> bool:
+        """Whether pictures are learned with their class."""
+        return self._labels is not None
+
     # -- one step ---------------------------------------------------------------------------------
 
     def advance(self) -> Tensor:
