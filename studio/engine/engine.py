@@ -363,7 +363,9 @@ class Engine:
 
     def runs(self) -> list[Run]:
         """All that is running, paused or queued."""
-        return [run for lane in (*self._lanes.values(), *self._io) for run in lane.runs()]
+        lanes = (*self._lanes.values(), *self._io)
+        # A run has ended when its events have; its thread may take a moment more to see it.
+        return [run for lane in lanes for run in lane.runs() if run.state != ENDED]
 
     async def close(self) -> None:
         """Stop everything, let every job's `finally` run, and end the threads."""
