@@ -77,6 +77,7 @@ class Past(QObject):
         self._next: Plan | None = None  # what runs when that has been stopped
         self._root: Trajectory | None = None  # the run of the sample that is painted on
         self._picture: PaintJob | None = None  # that sample alone, with nothing painted
+        self._leg: tuple[PaintJob | None, PaintJob | None] = None, None  # a job and its last leg
         self.walk.shown.connect(self._look)
         self.walk.looked.connect(lambda node: self.said.emit(node.label))
         self.menu.wanted.connect(lambda changes: self.branch(**changes))
@@ -193,7 +194,11 @@ class Past(QObject):
     def _laid_into(self, node: Node) -> PaintJob | None:
         """The last leg of a run, or the picture of the sample that is painted on."""
         given = node.trajectory.given if node.trajectory is not None else None
-        return given.leg(len(given.later)) if isinstance(given, PaintJob) else self._picture
+        if not isinstance(given, PaintJob):
+            return self._picture
+        if self._leg[0] is not given:
+            self._leg = given, given.leg(len(given.later))
+        return self._leg[1]
 
 
 def _kept_parts(

@@ -174,6 +174,8 @@ class Tool(QWidget):
         if not busy:
             self.bar.setRange(0, 0)
             self._tell_cost()
+            if self._last is not None and not self.errors.text:
+                self.status.emit(self.cost.text())
 
     def fail(self, error: StudioError) -> None:
         self.errors.show_error(error)
