@@ -362,12 +362,12 @@ class _Bench:
 
 # Sampling in a process of its own, which then tells the most memory it held, in bytes.
 _PEAK = """
-import resource, sys
+import sys
+from studio.bench import peak_memory
 from studio.cli import main
 code = main(["sample", sys.argv[1], "--count", "16", "--out", sys.argv[2], "--json"])
-unit = 1 if sys.platform == "darwin" else 1024
 print()
-print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit)
+print(peak_memory())
 sys.exit(code)
 """
 
@@ -414,8 +414,16 @@ def training_peak(which: str, size: int, scratch: str, device: str) -> int:
             looks.measure(net)
             devices.give_back()
             trainer.save()
-    if device.startswith("cuda"):
-        return torch.cuda.max_memory_allocated()
+    return torch.cuda.max_memory_allocated() if device.startswith("cuda") else peak_memory()
+
+
+def peak_memory() -> int:
+    """The most memory that this process has held, in bytes."""
+    with contextlib.suppress(OSError):
+        for line in Path("/proc/self/status").read_text().splitlines():
+            # What getrusage tells of a process begins with what the one held that started it.
+            if line.startswith("VmHWM:"):
+                return 1024 * int(line.split()[1])
     import resource
 
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
