@@ -619,7 +619,7 @@ def test_models_of_different_sizes_do_not_race() -> None:
 
 def test_models_of_other_channels_do_not_race() -> None:
     where = setting(other=gaussian_score(VPSDE(), 0.5, (1, 8, 8)))
-    with pytest.raises(SpecError, match="with 3 channels and .* with 1 channel"):
+    with pytest.raises(SpecError, match=r"with 3 channels and .* with 1 channel"):
         told(race(lane("pc", steps=2), lane("rk45", model="other")), where)
 
 

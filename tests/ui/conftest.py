@@ -16,6 +16,8 @@ from PySide6.QtCore import QtMsgType, qInstallMessageHandler
 from PySide6.QtGui import QImage
 from PySide6.QtWidgets import QApplication, QWidget
 
+from studio.ui import theme
+
 # Said by the offscreen platform about every window of fixed size; nothing is wrong.
 _HARMLESS = ("propagateSizeHints",)
 
@@ -30,6 +32,15 @@ def qapp() -> Iterator[QApplication]:
     assert isinstance(app, QApplication)
     yield app
     app.closeAllWindows()
+
+
+@pytest.fixture(autouse=True)
+def light_again() -> Iterator[None]:
+    """A test that leaves the window dark leaves it so to no other."""
+    yield
+    app = QApplication.instance()
+    if theme._scheme == "dark" and isinstance(app, QApplication):
+        theme.apply(app, "light")
 
 
 @pytest.fixture(autouse=True)

@@ -381,6 +381,7 @@ def _spin_boxes() -> Any:
 
 def test_it_is_drawn_in_the_colours_of_the_moment(with_tools: Any, grab: Any, qapp: Any) -> None:
     async def work(page: FlowTools) -> None:
+        theme.apply(qapp, "light")
         light = grab(page.meter.wells[0]).astype(int)
         try:
             theme.apply(qapp, "dark")
