@@ -97,7 +97,7 @@ class TrainTab(Tab):
         parts = (
             (self.folder.panel, 0, 290),
             (self._centre(), 1, 740),
-            (self._right(), 0, 290),
+            (self._right(), 0, 294),
         )
         columns(page, "trainSplit", parts)
         box = QVBoxLayout(self)
@@ -142,7 +142,7 @@ class TrainTab(Tab):
         for part in (stacked(self.plan), stacked(self.facts, self.result)):
             self.side.addWidget(scrolled(part))
         side = QWidget()
-        side.setMinimumWidth(270)
+        side.setMinimumWidth(284)
         side.setMaximumWidth(380)
         box = QVBoxLayout(side)
         box.setContentsMargins(8, 12, 12, 12)
@@ -376,7 +376,7 @@ class TrainTab(Tab):
         job, sheets = kept
         if self.runner.busy:
             return
-        record = Record(run.name, self._about(job), step=run.step, total=job.plan.steps)
+        record = Record(run.name, self._about(job), run.step, run.step, job.plan.steps)
         record.add_sheets(sheets)
         record.notes.append(self.tr("Goes on from step {0}").format(words.count(run.step)))
         if Path(job.data).is_dir():

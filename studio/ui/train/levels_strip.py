@@ -32,12 +32,13 @@ class LevelsStrip(QWidget):
         self.setSizePolicy(QSizePolicy.Policy.Expanding, QSizePolicy.Policy.Expanding)
         self._now: Levels | None = None
         self._first: Levels | None = None
+        self._begun = 0
 
-    def show_levels(self, now: Levels | None, first: Levels | None) -> None:
-        """The levels of the moment, and those of the beginning."""
+    def show_levels(self, now: Levels | None, first: Levels | None, begun: int = 0) -> None:
+        """The levels of the moment, and the first ones, of about the step `begun`."""
         if now is self._now and first is self._first:
             return
-        self._now, self._first = now, first
+        self._now, self._first, self._begun = now, first, begun
         self._describe()
         self.update()
 
@@ -134,6 +135,8 @@ class LevelsStrip(QWidget):
                 left, right = self._x(now.edges[i]), self._x(now.edges[i + 1])
                 painter.drawLine(QPointF(left + 1, y), QPointF(right - 1, y))
         text, small = self.tr("at the beginning"), theme.font(self.font(), 0.85)
+        if self._begun:
+            text = self.tr("when it went on, at step {0}").format(words.count(self._begun))
         width = QFontMetricsF(small).horizontalAdvance(text)
         painter.setFont(small)
         end = self.width() - _RIGHT

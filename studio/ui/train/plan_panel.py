@@ -105,6 +105,7 @@ class PlanPanel(QWidget):
         self.every.setSingleStep(50)
         self.every.setSpecialValueText(self.tr("never"))
         self.every.setSuffix(self.tr(" steps"))
+        self.every.setMinimumWidth(90)  # its largest number is not what is common
         self.every.setAccessibleName(self.tr("Samples every"))
         self.every.setToolTip(self.tr("How often it draws the same seeds, to see it learn"))
         self._lay_out()

@@ -59,12 +59,13 @@ class Record:
     name: str = ""
     about: str = ""  # the plan, in a line
     step: int = 0
+    begun: int = 0  # the step that it begins or goes on at
     total: int = 0
     seen: int = 0
     seconds: float = 0.0
     curves: dict[str, Curve] = field(default_factory=dict)
     levels: Levels | None = None
-    first_levels: Levels | None = None  # how it was at the beginning
+    first_levels: Levels | None = None  # how it was when it began or went on
     sheets: list[Sheet] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
     _paces: list[Point] = field(default_factory=list)
