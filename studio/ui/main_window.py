@@ -141,7 +141,7 @@ class MainWindow(QMainWindow):
         """What of its results is for other modes."""
         tab.recipe_requested.connect(self._restore)
         tab.painting_requested.connect(
-            lambda job, name: self._canvas().open_painting(job, name)  # type: ignore[attr-defined]
+            lambda job, made: self._canvas().open_painting(job, made)  # type: ignore[attr-defined]
         )
         tab.sample_requested.connect(
             lambda run, picture, name: self._canvas().open_sample(run, picture, name)  # type: ignore[attr-defined]

@@ -705,6 +705,10 @@ def test_a_painting_waits_in_the_queue_with_its_picture(on_canvas: Any, picture:
         kept = mask[y : y + h, x : x + w] == 0
         assert (made[0].pictures[:, kept] == before[y : y + h, x : x + w][kept]).all()
         assert (made[0].pictures[:, ~kept] != before[y : y + h, x : x + w][~kept]).any()
+        # The photo is still the one: its candidates are shown, and can be taken.
+        assert tab.strip.count == len(made[0].pictures)
+        tab.strip.accept()
+        assert (document.photo[y : y + h, x : x + w] == made[0].pictures[0]).all()
         await until(lambda: tab.session.queue.running is None)
         assert not list(tab.session.queue.given("x").parent.iterdir())
 
@@ -724,9 +728,11 @@ def test_a_restored_painting_comes_again_until_something_is_changed(
         await until(lambda: len(tab.past.walk.tree.nodes) == 2 and not tab.runner.busy)
         result = tab.past.walk.result
         tab.view.document.history.mark(tab.view.document.history.state)
-        tab.open_painting(result.given, "kept")
-        await until(lambda: tab.view.document.name == "kept")
+        tab.open_painting(result.given, result)
+        await until(lambda: tab.view.document.name == "painting")
         assert (tab.view.document.mask > 0).any()
+        assert tab.strip.count == len(result.pictures)
+        assert tab.strip.accept_button.isEnabled()
         await ran(tab)
         assert (tab.past.walk.result.pictures == result.pictures).all()
         mark(tab, "mask", 5, 5)

@@ -23,9 +23,11 @@ from studio.ui.session import Session
 
 class PaintQueue(QObject):
     """The canvas's place at the queue, and the button that puts there what is set. `job` makes it; it may
-    raise StudioError. `failed` carries a StudioError, `bug` any other exception, `said` words.
+    raise StudioError. `made` carries what came of one that waited, a Finished; `failed` a StudioError,
+    `bug` any other exception, `said` words.
     """
 
+    made = Signal(object)
     failed = Signal(object)
     bug = Signal(object)
     said = Signal(str)
@@ -77,4 +79,5 @@ class PaintQueue(QObject):
             self.seat.tell(event.step, event.total)
         elif isinstance(event, Finished):
             self._session.made.emit(event, "")
+            self.made.emit(event)
             self.said.emit(self.tr("Painted from the queue; the candidates are in the history"))

@@ -162,6 +162,7 @@ class CanvasTab(Tab):
             source.failed.connect(self._failed)
         for source in (self.files, self.queue):
             source.bug.connect(self.bug)
+        self.queue.made.connect(self._painted_unseen)
         for words in (self.files.status, self.past.said, self.queue.said):
             words.connect(self.status)
         self.view.edited.connect(self._edited)
@@ -522,6 +523,8 @@ class CanvasTab(Tab):
         self._settled()
         if isinstance(whole := extras.get("whole"), PaintJob):
             self._whole = whole if whole.later or whole.recipe.origin else None
+            self._box = (0, 0, *document.size)
+            self.staging.show(extras["made"], self._box)
             self.status.emit(self.tr("Restored; Run makes these candidates again"))
         elif isinstance(root := extras.get("root"), Trajectory):
             self._opened_sample(document, root)
@@ -537,13 +540,26 @@ class CanvasTab(Tab):
             self.tr("Paint what should change, go back on the timeline, and branch there")
         )
 
-    def open_painting(self, job: PaintJob, name: str) -> None:
-        """A painting of the history: its picture, mask and strokes as they were at its end."""
+    def open_painting(self, job: PaintJob, made: Finished) -> None:
+        """A painting of the history: its picture, mask and strokes as they were at its end, and its
+        candidates."""
         last = job.leg(len(job.later))
         given = {k: v for k, v in (("mask", last.mask), ("sketch", last.sketch)) if v is not None}
-        document = Document.of(job.picture.copy(), None, name, **given)
-        recipe = replace(last.recipe, box=(0, 0, *document.size))
-        self.files.offer(document, {"recipe": spec.to_dict(recipe), "whole": job})
+        document = Document.of(job.picture.copy(), None, self.tr("painting"), **given)
+        recipe = spec.to_dict(replace(last.recipe, box=(0, 0, *document.size)))
+        self.files.offer(document, {"recipe": recipe, "whole": job, "made": made})
+
+    def _painted_unseen(self, made: Finished) -> None:
+        """A painting out of the queue: its candidates are shown if the photo is still the one."""
+        document, job = self.view.document, made.given
+        if document is None or not isinstance(job, PaintJob) or self.runner.busy:
+            return
+        x, y, w, h = job.recipe.box or (0, 0, *document.size)
+        there = of_document(document, (x, y, w, h))
+        if there.shape == job.picture.shape and (there == job.picture).all():
+            self.past.clear()
+            self._box = (x, y, w, h)
+            self.staging.show(made, self._box)
 
     def open_sample(self, run: Trajectory, picture: np.ndarray, name: str) -> None:
         """The picture (h, w, 1 or 3) of a run of it alone, to be painted on."""

@@ -60,12 +60,13 @@ class _Plan:
 
 class SampleTab(Tab):
     """`recipe_requested` carries a recipe that is for another mode. For the canvas, `painting_requested`
-    carries a PaintJob and a name, `sample_requested` the run of one picture, that picture and a name.
+    carries a PaintJob and its Finished; `sample_requested` the run of one picture, that picture and a
+    name.
     """
 
     title = "Sample"
     recipe_requested = Signal(dict)
-    painting_requested = Signal(object, str)
+    painting_requested = Signal(object, object)
     sample_requested = Signal(object, object, str)
 
     def __init__(self, session: Session) -> None:
@@ -446,10 +447,10 @@ class SampleTab(Tab):
     def _restore(self, id: str, recipe: dict[str, Any]) -> None:
         kind = recipe.get("kind", "sample")
         if kind == "paint":
-            name = self.tr("painting")
+            history = self.session.history
             self.errands.only(
-                partial(self.session.history.painting, id),
-                lambda job: self.painting_requested.emit(job, name),
+                lambda: (history.painting(id), _kept(history, id)),
+                lambda found: self.painting_requested.emit(*found),
             )
         elif kind != "sample":
             self.recipe_requested.emit(recipe)
