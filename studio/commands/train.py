@@ -206,6 +206,7 @@ class Train(Training, Command):
                 elif many.main():
                     line.tell(event)
         assert result is not None
+        many.leave()
         for name, reason in result.skipped if many.main() else ():
             terminal.note(f"left out {name}: {reason}")
         return result

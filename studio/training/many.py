@@ -150,6 +150,13 @@ def main() -> bool:
     return launched() == 1 or os.environ.get("RANK", "0") == "0"
 
 
+def leave() -> None:
+    """Part from the others, when all have come to the end: one that is gone early breaks their lines."""
+    if launched() > 1 and torch.distributed.is_available() and torch.distributed.is_initialized():
+        torch.distributed.barrier()
+        torch.distributed.destroy_process_group()
+
+
 def team(device: str) -> Team:
     """Those that this process was launched with. `device`: "cpu" keeps all of them off accelerators.
 
