@@ -517,6 +517,7 @@ _WINDOW = (
     ("pan_p99_ms", "pan of a 24 Mpx photo, 99 %", "ms", 16.0),
     ("first_candidate_ms", "first pixels of a candidate", "ms", None),
     ("paint_gap_p99_ms", "gap while a candidate is painted on", "ms", 16.0),
+    ("train_gap_p99_ms", "gap of the loop while training, 99 %", "ms", 16.0),
 )
 
 
@@ -545,14 +546,14 @@ def _window_figures() -> tuple[dict[str, Any], str]:
             capture_output=True,
             text=True,
             errors="replace",
-            timeout=180,
+            timeout=300,
             stdin=subprocess.DEVNULL,
             env=_environment(),
         )
         lines = [line for line in done.stdout.splitlines() if line.startswith("{")]
         figures = json.loads(lines[-1]) if lines else {}
     except subprocess.TimeoutExpired:
-        return {}, "the window did not answer within three minutes"
+        return {}, "the window did not answer within five minutes"
     except (OSError, ValueError) as error:
         return {}, str(error)
     said = done.stderr.strip().splitlines()

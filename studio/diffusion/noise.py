@@ -15,6 +15,7 @@ Source: the idea of a virtual Brownian tree, Li et al. 2020, "Scalable Gradients
 
 from __future__ import annotations
 
+import functools
 import math
 import struct
 from collections.abc import Sequence
@@ -145,18 +146,21 @@ class _Clock:
     high: float = field(init=False)
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "low", self._log_sigma(FIRST_TIME))
-        object.__setattr__(self, "high", self._log_sigma(1.0))
-
-    def _log_sigma(self, t: float) -> float:
-        return math.log(float(self.sde.sigma(torch.tensor([t], dtype=torch.float64))))
+        object.__setattr__(self, "low", _log_sigma(self.sde, FIRST_TIME))
+        object.__setattr__(self, "high", _log_sigma(self.sde, 1.0))
 
     def place(self, t: float) -> float:
-        u = (self._log_sigma(t) - self.low) / (self.high - self.low)
+        u = (_log_sigma(self.sde, t) - self.low) / (self.high - self.low)
         return min(1.0, max(0.0, u))
 
     def tau(self, u: float) -> float:
         return math.exp(2 * (self.low + u * (self.high - self.low)))
+
+
+@functools.lru_cache(maxsize=1024)
+def _log_sigma(sde: SDE, t: float) -> float:
+    """Remembered, for a step asks where the one before has ended."""
+    return math.log(float(sde.sigma(torch.tensor([t], dtype=torch.float64))))
 
 
 class _Path:

@@ -31,9 +31,13 @@ def to_state(
 def to_pictures(x: Tensor, value_range: tuple[float, float]) -> np.ndarray:
     """float (B, C, H, W) -> uint8 (B, H, W, C), rounded and clipped."""
     low, high = value_range
-    scaled = (x - low) * (255 / (high - low))
-    pixels = torch.nan_to_num(scaled, nan=127.5).clamp(0, 255).round().to(torch.uint8)
-    # One copy to the host at one byte a value; the layout is changed there.
+    scaled = (x - low).mul_(255 / (high - low))
+    return in_bytes(scaled.nan_to_num_(nan=127.5).clamp_(0, 255).round_())
+
+
+def in_bytes(x: Tensor) -> np.ndarray:
+    """Whole numbers from 0 to 255 (B, C, H, W) -> uint8 (B, H, W, C), copied to the host as bytes."""
+    pixels = x.to(torch.uint8, memory_format=torch.channels_last)
     return np.ascontiguousarray(pixels.permute(0, 2, 3, 1).cpu().numpy())
 
 

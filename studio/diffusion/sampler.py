@@ -129,7 +129,8 @@ def finish(
 
 
 def finite(x: Tensor) -> bool:
-    return bool(torch.isfinite(x).all())
+    # What is not finite stays so in a sum; a sum that is too large for it is looked at again.
+    return math.isfinite(x.sum()) or bool(torch.isfinite(x).all())
 
 
 def diverged(sde: SDE, t: float) -> SolverError:

@@ -61,14 +61,12 @@ class SDE(ABC):
 
     def transition(self, s: Tensor, t: Tensor) -> tuple[Tensor, Tensor]:
         """(r, v), each (B,): x_t | x_s ~ N(r x_s, v I) for s < t. Exact for every linear SDE."""
-        (a_t, s_t), (a_s, s_s) = self.marginal(t), self.marginal(s)
-        r = a_t / a_s
-        return r, (s_t**2 - r**2 * s_s**2).clamp_min(0)
+        return _transition(*self.marginal(t), *self.marginal(s))
 
     def bridge(self, t: Tensor, s: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """(c, c_0, std), each (B,): x_s | x_t, x_0 ~ N(c x_t + c_0 x_0, std² I) for s < t. Exact."""
-        r, v = self.transition(s, t)
-        (_, s_t), (a_s, s_s) = self.marginal(t), self.marginal(s)
+        (a_t, s_t), (a_s, s_s) = self.marginal(t), self.marginal(s)
+        r, v = _transition(a_t, s_t, a_s, s_s)
         return r * s_s**2 / s_t**2, a_s * v / s_t**2, v.sqrt() * s_s / s_t
 
     @property
@@ -262,6 +260,11 @@ class OwnSDE(SDE):
 
     def time(self, sigma: Tensor) -> Tensor:
         return _own_curve(self, sigma.device, sigma.dtype).time(sigma**2)
+
+
+def _transition(a_t: Tensor, s_t: Tensor, a_s: Tensor, s_s: Tensor) -> tuple[Tensor, Tensor]:
+    r = a_t / a_s
+    return r, (s_t**2 - r**2 * s_s**2).clamp_min(0)
 
 
 def _beta(sde: VPSDE | SubVPSDE, t: Tensor) -> Tensor:

@@ -22,7 +22,7 @@ from studio.diffusion.conditions import (
     Condition,
 )
 from studio.diffusion.noise import Noise
-from studio.diffusion.sampler import Sampler, Step
+from studio.diffusion.sampler import Sampler, Step, finite
 from studio.diffusion.score import Score, expand
 from studio.diffusion.sde import SDE
 from studio.engine.branch import Branch, Leg, Way
@@ -353,7 +353,7 @@ class Watched:
         h, w = self._size
         step = replace(step, x=step.x[..., :h, :w], denoised=step.denoised[..., :h, :w])
         frame = make_frame(self.score, step, snr, self._earlier)
-        if not torch.isfinite(step.x).all():
+        if not finite(step.x):
             raise SolverError(
                 f"The solver diverged at log-SNR {snr:.1f}; the last good picture is kept.",
                 "Take more steps, a smaller signal-to-noise, or another sampler.",
@@ -422,12 +422,11 @@ def make_code(score: Score, step: Step) -> Code | None:
     a, s, field = _unit_score(score, step)
     # As far as the sample's noise goes, so that none is cut off.
     reach = field.flatten(1).abs().amax(1).clamp_min(1e-6)
-    codes = torch.round(127.5 - 127.5 * field / expand(reach, field)).clamp(0, 255).to(torch.uint8)
+    codes = (field / expand(reach, field)).mul_(-127.5).add_(127.5).round_().clamp_(0, 255)
     low, high = score.value_range
     length = torch.sqrt(a**2 + s**2)
     weights = a / length, s * reach / (length * (high - low) / 2), reach * (2 / 3)
-    noise = codes.permute(0, 2, 3, 1).contiguous().cpu().numpy()
-    return Code(noise, *(w.float().cpu().numpy() for w in weights))
+    return Code(pictures.in_bytes(codes), *(w.float().cpu().numpy() for w in weights))
 
 
 def _unit_score(score: Score, step: Step) -> tuple[Tensor, Tensor, Tensor]:

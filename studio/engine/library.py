@@ -21,7 +21,6 @@ from studio import recipes
 from studio.diffusion.catalog import PRESETS
 from studio.engine.events import Event, Finished, Note, Progress, Saved, Transfer
 from studio.engine.jobs import SampleJob
-from studio.engine.sheets import last_sheet
 from studio.errors import CheckpointError, HubError, SaveError
 from studio.lazy import torch
 from studio.paths import user_dir
@@ -275,6 +274,8 @@ def kept_strip(entry: Entry) -> np.ndarray | None:
             return np.stack([wide[:, i : i + side] for i in range(0, wide.shape[1], side)][:STRIP])
     except (OSError, ValueError, SyntaxError, Image.DecompressionBombError):
         pass  # none was kept, or it was damaged: it can be drawn again
+    from studio.engine.sheets import last_sheet  # which brings the trainer's files with it
+
     if (sheet := last_sheet(entry.path)) is not None:  # what it drew while it was trained here
         return np.stack([_small(picture) for picture in sheet.pictures[:STRIP]])
     found = [picture for path in _samples(entry) if (picture := _read(path)) is not None]

@@ -79,6 +79,7 @@ class Grown(nn.Module):
         embedding = F.silu(self.inner.embed(label - math.log(2) / 4, y))
         means = F.avg_pool2d(x, 2)
         wide = in_full_precision(self.enter, x)
+        assert self.inner.top_in is not None  # as the options have it
         thin = in_full_precision(self.inner.top_in, known.inner * means) + self.down(F.silu(wide))
         h = self.inner.trunk(thin, embedding.to(thin.dtype))
         coarse = known.means * means + known.estimate * self.inner.answer(h)

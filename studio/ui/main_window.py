@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
@@ -63,6 +64,7 @@ class MainWindow(QMainWindow):
         self._on_close = on_close
         self._closing = False
         self._painted = False
+        self.shown_at = 0.0  # when all of it was on screen first, by perf_counter
         self._blank: dict[str, QWidget] = {}  # modes that are not built yet
         self._whole = asyncio.Event()
         self.checks: SelfCheckDialog | None = None
@@ -501,6 +503,7 @@ class MainWindow(QMainWindow):
             QTimer.singleShot(0, self, self._shown)
 
     def _shown(self) -> None:
+        self.shown_at = time.perf_counter()
         for tab in list(self.tabs.values()):
             tab.shown()
         self._build_next()
