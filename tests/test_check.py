@@ -174,3 +174,14 @@ def test_other_errors_are_not_taken_for_a_lack_of_memory(tmp_path, monkeypatch):
     monkeypatch.setattr(checking._Probe, "_timed", lambda self: advance(self))
     with pytest.raises(RuntimeError, match="something else"):
         checked(tmp_path)
+
+
+def test_pictures_of_which_only_the_middle_is_learned_are_told(tmp_path):
+    assert said(checked(tmp_path, learned=replace(many_pictures(), cut=7)), "7 pictures are larger")
+
+
+def test_what_an_earlier_run_has_left_is_not_taken_for_free(tmp_path):
+    plan = replace(TINY, size=32, channels=(32, 32), precision="fp32", batch=32)
+    data = Pictures(np.zeros((99, 32, 32, 3), np.uint8), np.full(99, -1))
+    first, again = (checked(tmp_path, plan, data).memory for _ in range(2))
+    assert again > first / 2

@@ -778,3 +778,10 @@ def test_larger_packs_give_squares_of_their_own_pixels(pack):
     drawn = found.draw(np.array([2] * 200), np.random.default_rng(0))
     windows = {pixels[2, y : y + SIZE, x : x + SIZE].tobytes() for y in range(5) for x in range(5)}
     assert {square.tobytes() for square in drawn} == windows
+
+
+def test_of_what_there_is_no_room_for_the_middle_is_kept_and_counted(many, monkeypatch):
+    assert read(many, framing="native").cut == 0
+    monkeypatch.setattr(cache, "most_of_one", lambda: 3 * 40 * 12 * 12)
+    assert read(many, framing="native").cut == 40
+    assert read(many, framing="centre").cut == 0

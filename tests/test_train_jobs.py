@@ -597,3 +597,8 @@ def test_a_pack_may_be_learned_from(home, tmp_path, folder):
     )
     told = events(job(tmp_path / "some.npz"))
     assert told[-1].value.pictures == 30
+
+
+def test_a_pack_that_measures_is_not_learned_from(tmp_path):
+    with pytest.raises(DataError, match="there to measure with"):
+        list(job(tmp_path / "critters64-test.npz").run(setting()))

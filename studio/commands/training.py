@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from studio import cli, spec, terminal
-from studio.training import data, runs
+from studio.training import data, packs, runs
 from studio.training.data import Pictures
 from studio.training.log import Log
 from studio.training.loop import TrainStep
@@ -46,6 +46,7 @@ def command_line(name: str, command: Any) -> str:
 
 def pictures(path: str, size: int, compositions: int, seed: int) -> Pictures:
     """The pictures to train on; what had to be left out is told. Raises DataError."""
+    packs.refuse_held_back(Path(path))
     with terminal.progress("Reading pictures") as update:
         found = data.load(
             Path(path), size, compositions, seed, lambda done, total: update(done, total, "")

@@ -27,7 +27,7 @@ from studio.engine.train_events import TrainResult as TrainResult
 from studio.engine.training_run import Lot, Running, Terms
 from studio.errors import DataError, SpecError, StudioError
 from studio.spec import option
-from studio.training import data, log, many
+from studio.training import data, log, many, packs
 from studio.training import runs as places
 from studio.training.check import check
 from studio.training.choices import Choices
@@ -131,6 +131,7 @@ def _read(
 ) -> Generator[Event, Any, Pictures]:
     """The pictures to learn from; what is sent meanwhile goes into the inbox. Raises DataError if there
     are none."""
+    packs.refuse_held_back(Path(where))
     reading = data.read(Path(where).expanduser(), plan.size, compositions, plan.seed, choices)
     said_at = time.perf_counter()
     while True:
@@ -138,7 +139,7 @@ def _read(
             done, total = next(reading)
         except StopIteration as end:
             return end.value
-        if time.perf_counter() - said_at > 0.5:
+        if total and time.perf_counter() - said_at > 0.5:
             said_at = time.perf_counter()
             inbox.append((yield Note(f"Reading the pictures: {done:,} of {total:,}")))
 

@@ -97,6 +97,7 @@ class _Probe:
         self.plan, self._device = plan, device
         self._make = lambda plan: Trainer(plan, data, scratch, device, start)
         self._part = plan.batch // plan.accumulate
+        devices.give_back()  # what an earlier run left lying would be counted as free of charge
         self._before = _held(device)
         few = min(_FEW, self._part)
         self.trainer = self._make(replace(plan, batch=few, accumulate=1))
@@ -119,7 +120,7 @@ class _Probe:
                 raise
             self.trainer = few
             return self._guessed(fixed, kept, max(needed, free), free)
-        return seconds, memory or needed, []
+        return seconds, max(memory, needed), []
 
     def _timed(self) -> tuple[float, int]:
         _reset_peak(self._device)
@@ -166,6 +167,11 @@ def _of_pictures(
     if count >= 50 and plan.steps * plan.batch > 3000 * count:
         often = plan.steps * plan.batch // count
         said.append(f"Each picture is learned {often:,} times, which is often enough to know it.")
+    if learned.cut:
+        said.append(
+            f"{learned.cut:,} pictures are larger than there is room for: of these, the middle is "
+            "learned. Fewer pictures keep more of each."
+        )
     if not len(held):
         said.append("Nothing is held out, so nobody will know whether it learns by heart.")
     return said + (_of_start(plan, learned, start) if start is not None else [])

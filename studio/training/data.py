@@ -52,6 +52,7 @@ class Pictures:
     choices: Choices = _AS_USUAL
     stock: Stock | None = None
     lots: np.ndarray | None = None  # float64 (N,): those below a share are held out
+    cut: int = 0  # of how many the middle alone is kept, because all together are too large
 
     def __len__(self) -> int:
         return len(self.pixels)
@@ -226,9 +227,12 @@ def _of_folder(place: Path, size: int, choices: Choices) -> Reading:
     crops = {c.path: c for c in choices.crops}
     key = cache.key(place, wanted, size, choices, crops)
     skipped = [(f.path, f.reason) for f in files if f.result == "error"]
+    areas = [framing.area(f.size, size, choices.framing, crops.get(f.path)) for f in wanted]
+    most = framing.share(areas, cache.most_of_one() // 3)
     found = cache.opened(key, size)
     if found is None or len(found.names) < len(wanted):
-        found, more = yield from _filled(place, wanted, size, choices, crops, key)
+        room = 3 * (len(wanted) * size**2 + sum(min(area, most) for area in areas))
+        found, more = yield from _filled(place, wanted, size, choices, crops, key, (most, room))
         skipped += more
     classes, labels = (
         folder.classes(found.names) if choices.labels else ((), [-1] * len(found.names))
@@ -242,6 +246,7 @@ def _of_folder(place: Path, size: int, choices: Choices) -> Reading:
         choices,
         found.stock,
         np.array([lots[name] for name in found.names]),
+        sum(area > most for area in areas),
     )
 
 
@@ -261,10 +266,11 @@ def _filled(
     choices: Choices,
     crops: dict[str, Crop],
     key: str,
+    limits: tuple[int, int],
 ) -> Generator[tuple[int, int], None, tuple[Pixels, list[tuple[str, str]]]]:
-    """(pixels, (file, reason) of what could not be read after all), kept under `key`."""
-    areas = [framing.area(f.size, size, choices.framing, crops.get(f.path)) for f in wanted]
-    most = framing.share(areas, cache.most_of_one() // 3)
+    """(pixels, (file, reason) of what could not be read after all), kept under `key`. `limits`: the most
+    pixels of one, and bytes of all."""
+    most, room = limits
 
     def prepared(file: File) -> _Prepared | str:
         try:
@@ -274,10 +280,9 @@ def _filled(
                 raise folder.gone(place) from error
             return folder.reason(error, Path(file.path).name)
 
-    bytes_ = 3 * (len(wanted) * size**2 + sum(min(area, most) for area in areas))
     reading = readers.read(prepared, wanted, lambda _: folder.LATE, ahead=_AHEAD[choices.framing])
     skipped: list[tuple[str, str]] = []
-    with cache.writing(key, size, bytes_) as writer, contextlib.closing(reading):
+    with cache.writing(key, size, room) as writer, contextlib.closing(reading):
         waiting = iter(wanted)
         for done, total, results in reading:
             for result, file in zip(results, waiting):

@@ -58,6 +58,15 @@ def is_held_back(path: Path) -> bool:
     return path.stem.lower().endswith(("-test", "-held-out", "_test"))
 
 
+def refuse_held_back(path: Path) -> None:
+    """Raises DataError if what is to be learned from is a pack that measures."""
+    if path.suffix.lower() == ".npz" and is_held_back(path):
+        raise DataError(
+            f"{path.name} is there to measure with, as its name says, and is not learned from.",
+            "Choose the pack for training, or give this one another name.",
+        )
+
+
 def read_pack(path: Path) -> Pack:
     """What is in a pack. Raises DataError on a bad file."""
     try:
