@@ -26,7 +26,6 @@ from PySide6.QtWidgets import (
     QMainWindow,
     QMenu,
     QMessageBox,
-    QTabWidget,
     QToolButton,
     QWidget,
 )
@@ -39,6 +38,7 @@ from studio.ui import theme
 from studio.ui.collector import Collector
 from studio.ui.device_menu import DeviceMenu, device_title
 from studio.ui.dialogs import CrashDialog, ask, report_of
+from studio.ui.modes import Modes
 from studio.ui.recipe_panel import summary
 from studio.ui.runner import spawn
 from studio.ui.session import Session
@@ -73,7 +73,7 @@ class MainWindow(QMainWindow):
         self.setWindowIcon(theme.app_icon())
         self.setAcceptDrops(True)
         self.resize(1320, 840)
-        self.modes = QTabWidget()
+        self.modes = Modes()
         self.modes.setObjectName("modes")
         self.modes.setDocumentMode(True)
         self.modes.setCornerWidget(self._chips(), Qt.Corner.TopRightCorner)

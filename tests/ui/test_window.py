@@ -16,9 +16,11 @@ from PySide6.QtTest import QTest
 from PySide6.QtWidgets import (
     QDialog,
     QDoubleSpinBox,
+    QLabel,
     QMessageBox,
     QPushButton,
     QToolButton,
+    QVBoxLayout,
     QWidget,
 )
 
@@ -28,6 +30,7 @@ from studio.engine.jobs import SampleJob
 from studio.errors import StudioError
 from studio.settings import Settings
 from studio.ui.main_window import MainWindow
+from studio.ui.modes import Modes
 from studio.ui.tabs.sample import SampleTab
 
 
@@ -396,3 +399,29 @@ def test_settings_that_make_no_sense_are_left_at_their_defaults(home: Path) -> N
 def test_errors_have_a_message_and_a_hint() -> None:
     error = StudioError("No.", "Try this.")
     assert (str(error), error.message, error.hint) == ("No. Try this.", "No.", "Try this.")
+
+
+def test_words_that_change_in_a_mode_do_not_draw_all_of_it_anew(qapp: Any) -> None:
+    class Beside(QWidget):
+        drawn = 0
+
+        def paintEvent(self, event: Any) -> None:
+            self.drawn += 1
+
+    modes, page, label, beside = Modes(), QWidget(), QLabel("1"), Beside()
+    box = QVBoxLayout(page)
+    box.addWidget(label)
+    box.addWidget(beside, 1)
+    modes.addTab(page, "one")
+    modes.resize(300, 300)
+    modes.show()
+    QTest.qWait(100)
+    before, least = beside.drawn, modes.minimumSizeHint().width()
+    for number in range(5):
+        label.setText(str(number))
+        QTest.qWait(10)
+    assert beside.drawn == before > 0
+    label.setText("a long text " * 20)
+    QTest.qWait(10)
+    assert modes.minimumSizeHint().width() > least, "the window still learns what it needs"
+    modes.close()
