@@ -247,7 +247,10 @@ def _complaint(box: str, name: str, cls: type[Command]) -> _Usage:
     elif message.startswith("Unrecognized options"):
         wrong = re.search(r"--[\w-]+|$", message)
         near = difflib.get_close_matches(wrong[0] if wrong else "", flags, n=1)
-        hint = f"Did you mean {near[0]}?" if near else hint
+        if near and near[0].lstrip("-").upper() in needed:
+            hint = f"{near[0].lstrip('-').upper()} is given without {near[0]}, as it is."
+        elif near:
+            hint = f"Did you mean {near[0]}?"
     return _Usage(message[0].upper() + message[1:].rstrip(".") + ".", hint)
 
 

@@ -120,6 +120,7 @@ def test_the_module_is_the_program():
         (["sample"], "MODEL must be given"),
         (["sample", "tiny", "extra"], "extra"),
         (["sample", "tiny", "--stepz", "3"], "Did you mean --steps"),
+        (["compare", "tiny", "--model", "tiny"], "MODEL is given without --model"),
         (["sample", "tiny", "--steps"], "--steps"),
         (["sample", "tiny", "--steps", "many"], "many"),
         (["sample", "tiny", "--steps", "0"], "from 1 to"),
