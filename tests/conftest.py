@@ -37,6 +37,9 @@ every_sampler = pytest.mark.parametrize("sampler", list(SAMPLERS))
 REPOSITORY = Path(__file__).resolve().parent.parent
 #: The models that ship, in the order of the shelf.
 SHIPPED = sorted(p.parent.name for p in REPOSITORY.glob("checkpoints/*/model.safetensors"))
+SHIPPED_CLASSIFIERS = sorted(
+    p.parent.name for p in REPOSITORY.glob("checkpoints/*/classifier.safetensors")
+)
 
 
 @pytest.fixture(autouse=True)
