@@ -338,7 +338,7 @@ class _Bench:
     def _bare(self) -> Callable[[], Tensor]:
         """One call of the network with nothing around it."""
         x = torch.randn(_BATCH, *self.info.shape, device=self.device)
-        label = noise_label(self.info.sde, torch.full((_BATCH,), 0.5, device=self.device))
+        label = noise_label(self.info.sde.sigma(torch.full((_BATCH,), 0.5, device=self.device)))
         y = torch.full((_BATCH,), -1, device=self.device) if self.info.classes else None
 
         def call() -> Tensor:
@@ -376,6 +376,8 @@ sys.exit(code)
 # Training in a process of its own, which then tells the most memory that the device held, in bytes.
 _TRAINING_PEAK = """
 from studio.bench import training_peak
+from studio.weights import devices
+devices.keep_freed()
 print(training_peak({!r}, {!r}, {!r}, {!r}))
 """
 

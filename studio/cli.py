@@ -25,6 +25,7 @@ from typing import Annotated, Any
 from studio import spec
 from studio.commands import Command, Outcome
 from studio.errors import StudioError
+from studio.weights import devices
 
 #: Every command: what is typed -> where it is.
 COMMANDS = {
@@ -80,6 +81,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         # A Windows console may lack “ or →, which is no reason to fail.
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="replace")
+    devices.keep_freed()
     try:
         return _show(_run(words), "--json" in words)
     except BrokenPipeError:

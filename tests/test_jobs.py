@@ -18,7 +18,7 @@ from studio.diffusion.sde import VPSDE
 from studio.engine.engine import Stopped
 from studio.engine.events import Begun, Finished, Note, Picture, Progress
 from studio.engine.jobs import FinishWith, SampleJob, Setting, Watch, Watched
-from studio.engine.trajectory import VIEWS, Trajectory
+from studio.engine.trajectory import VIEWS, Kept, Trajectory
 from studio.errors import DeviceError, SolverError, SpecError
 
 SHAPE = (3, 8, 8)
@@ -180,13 +180,12 @@ def test_a_solver_that_diverges_says_where() -> None:
 
 
 def test_a_trajectory_stays_within_its_budget_and_keeps_both_ends() -> None:
-    from test_engine import a_frame
-
-    one = a_frame().bytes
+    seen = {"denoised": np.zeros((1, 4, 4, 3), np.uint8)}
+    one = seen["denoised"].nbytes
     trajectory = Trajectory(0.0, 1000.0, marks=1000, budget=20 * one)
     for i in range(1001):
         if trajectory.due(float(i)) or i == 1000:
-            trajectory.add(a_frame(i))
+            trajectory.add(Kept.of((float(i), i, i, 0.0), seen))
     assert trajectory.bytes <= 20 * one
     assert trajectory.frames[0].step == 0
     assert trajectory.frames[-1].step == 1000

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import math
-import threading
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -14,6 +14,7 @@ import numpy as np
 import pytest
 import torch
 from conftest import gaussian_score, mixture_score, tiny_network
+from greenlet import getcurrent, greenlet
 
 from studio import spec
 from studio.diffusion.catalog import SAMPLERS
@@ -113,12 +114,13 @@ def network(**changes: Any) -> Score:
     return network_score(net, Preconditioned(), VPSDE(), SHAPE, classes=("cat", "dog"))
 
 
-def strands() -> list[threading.Thread]:
-    return [t for t in threading.enumerate() if t.name == "strand"]
+def strands() -> list[greenlet]:
+    """Stacks that something is still held on."""
+    return [o for o in gc.get_objects() if type(o) is greenlet and o and o is not getcurrent()]
 
 
 @pytest.fixture(autouse=True)
-def no_thread_is_left() -> Iterator[None]:
+def no_stack_is_left() -> Iterator[None]:
     yield
     assert not strands()
 
@@ -562,7 +564,7 @@ def test_a_stop_reaches_a_race_in_the_middle_of_a_step() -> None:
     assert not strands()
 
 
-def test_a_race_in_the_engine_can_be_paused_stopped_and_leaves_no_thread() -> None:
+def test_a_race_in_the_engine_can_be_paused_stopped_and_leaves_no_stack() -> None:
     async def work() -> list[str]:
         engine = Engine(setting(network(), rate=1e9))
         run = engine.start(race(lane("pc", steps=900), lane("heun", steps=900)))

@@ -9,6 +9,7 @@ import json
 import tracemalloc
 import zipfile
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -21,12 +22,12 @@ from test_jobs import OneModel
 from studio.diffusion.noise import Noise
 from studio.diffusion.sampler import Step
 from studio.diffusion.sde import VESDE, VPSDE
-from studio.engine import spill
+from studio.engine import jobs, spill
 from studio.engine.branch import branched
 from studio.engine.events import Begun, Note, Picture
-from studio.engine.jobs import SampleJob, Setting, make_code, make_frame
+from studio.engine.jobs import SampleJob, Setting, kept_frame, live_frame
 from studio.engine.spill import Spill
-from studio.engine.trajectory import VIEWS, Code, Frame, Kept, Trajectory
+from studio.engine.trajectory import VIEWS, Kept, Trajectory
 from studio.engine.trajectory_file import open_trajectory, save
 from studio.errors import CheckpointError, PictureError, SaveError
 from studio.weights.shelf import Shelf
@@ -47,18 +48,18 @@ def trajectory_of(told: list[Any]) -> Trajectory:
     return next(e.trajectory for e in told if isinstance(e, Begun))
 
 
-def noise_frame(i: int, side: int = 16) -> tuple[Frame, Code]:
+def noise_frame(i: int, side: int = 16) -> Kept:
     rng = np.random.default_rng(i)
     clean, noise = rng.integers(0, 256, (2, 2, side, side, 3), np.uint8)
     one = np.ones(2, np.float32)
-    blank = clean[..., :1]
-    return Frame(float(i), i, i, noise, clean, blank, blank), Code(noise, one * 0.6, one * 0.8, one)
+    weights = one * 0.6, one * 0.8, one
+    return Kept.of((float(i), i, i, 0.0), {"denoised": clean, "noise": noise}, weights)
 
 
 def filled(trajectory: Trajectory, count: int) -> Trajectory:
     for i in range(count):
         if trajectory.due(float(i)) or i == count - 1:
-            trajectory.add(*noise_frame(i))
+            trajectory.add(noise_frame(i))
     return trajectory
 
 
@@ -66,7 +67,9 @@ def filled(trajectory: Trajectory, count: int) -> Trajectory:
 
 
 @pytest.mark.parametrize("sde", [VPSDE(), VESDE()], ids=["vp", "ve"])
-def test_kept_frames_look_as_the_run_did(sde: Any) -> None:
+@pytest.mark.parametrize("small", [0, 10**6], ids=["large", "small"])
+def test_kept_frames_look_as_the_run_did(sde: Any, small: int, monkeypatch: Any) -> None:
+    monkeypatch.setattr(jobs, "_SMALL", small)
     score = a_score(sde)
     x = torch.rand(2, *SHAPE, generator=torch.manual_seed(0)) * 1.2 - 0.6
     for t in (0.999, 0.5, 0.1, 0.01):
@@ -75,11 +78,13 @@ def test_kept_frames_look_as_the_run_did(sde: Any) -> None:
         noisy = a.reshape(-1, 1, 1, 1) * x + s.reshape(-1, 1, 1, 1) * torch.randn(2, *SHAPE)
         clean = score.denoised(noisy, times)
         step = Step(1, 9, t, noisy, clean, 1)
-        live = make_frame(score, step, 0.0, None)
+        before = live_frame(score, replace(step, denoised=0.9 * clean), -1.0)
+        live = live_frame(score, step, 0.0, before)
         trajectory = Trajectory(0, 1)
-        trajectory.add(live, make_code(score, step))
-        for view in ("x", "denoised", "score"):
-            far = np.abs(trajectory.frames[0].view(view).astype(int) - live.view(view))
+        trajectory.add(kept_frame(score, replace(step, denoised=0.9 * clean), -1.0))
+        trajectory.add(kept_frame(score, step, 0.0))
+        for view in VIEWS:
+            far = np.abs(trajectory.frames[1].view(view).astype(int) - live.view(view))
             assert far.max() <= 3, (t, view)
 
 
@@ -118,8 +123,8 @@ def test_96_frames_of_16_pictures_of_64_px_take_less_than_40_mb() -> None:
     trajectory = Trajectory(0, 96)
     for i in range(96):
         # Arrays of their own, as a run makes them.
-        frame = Frame(float(i), i, i, noise, clean.copy(), clean, clean)
-        trajectory.add(frame, Code(noise.copy(), w, w, w))
+        arrays = {"denoised": clean.copy(), "noise": noise.copy()}
+        trajectory.add(Kept.of((float(i), i, i, 0.0), arrays, (w, w, w)))
     assert len(trajectory.frames) == 96
     assert trajectory.spilled == 0
     assert trajectory.bytes < 40e6
@@ -193,7 +198,7 @@ def test_a_window_may_look_while_the_worker_keeps_and_thins() -> None:
         nonlocal looked
         while len(trajectory.frames) < 2 or trajectory.frames[-1].step < 999:
             if (frame := trajectory.nearest(500.0)) is not None:
-                expected = noise_frame(frame.step)[0].denoised
+                expected = noise_frame(frame.step).denoised
                 assert (frame.denoised == expected).all()
                 assert frame.view("change").shape == (*expected.shape[:3], 1)
                 looked += 1

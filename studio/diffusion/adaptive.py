@@ -22,7 +22,7 @@ from studio.diffusion.noise import Noise
 from studio.diffusion.reverse import Reverse, maruyama
 from studio.diffusion.sampler import Counted, Sampler, Step, finish
 from studio.diffusion.score import Score, expand
-from studio.diffusion.sde import SDE
+from studio.diffusion.sde import SDE, log_snr_at
 from studio.errors import SolverError
 from studio.lazy import torch
 from studio.spec import option
@@ -228,7 +228,7 @@ def _like(v: Tensor, x: Tensor) -> Tensor:
 
 
 def _stopped(sde: SDE, t: float) -> SolverError:
-    snr = float(sde.log_snr(torch.tensor([t], dtype=torch.float64)))
+    snr = log_snr_at(sde, t)
     return SolverError(
         f"The adaptive solver is stuck at t = {t:.3g} (log-SNR {snr:.1f}): no step is short enough.",
         "Loosen the tolerances, or choose a sampler with fixed steps.",

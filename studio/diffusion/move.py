@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, ClassVar, Protocol
 
 from studio.diffusion.score import Score, expand
 from studio.diffusion.sde import SDE
+from studio.lazy import torch
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -65,6 +66,6 @@ class Predictor(ABC):
 
 def towards(sde: SDE, x: Tensor, clean: Tensor, t: Tensor, s: Tensor) -> Tensor:
     """x_s on the straight line in (y, sigma) from x_t to the picture `clean`: exact if D is constant."""
-    (a_t, s_t), (a_s, s_s) = sde.marginal(t), sde.marginal(s)
+    (a_t, s_t), (a_s, s_s) = sde.marginals(t, s)
     kept = s_s / s_t
-    return expand(kept, x) * x + expand(a_s - kept * a_t, x) * clean
+    return torch.addcmul(expand(kept, x) * x, expand(a_s - kept * a_t, x), clean)

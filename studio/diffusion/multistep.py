@@ -65,14 +65,15 @@ class DPM2MSDE(Predictor):
     ) -> Move:
         clean = score.denoised(x, t)
         estimate = _straight(score.sde, clean, t, s, last)
-        (_, s_t), (a_s, s_s) = score.sde.marginal(t), score.sde.marginal(s)
-        h = torch.log(score.sde.sigma(t) / score.sde.sigma(s))
+        (a_t, s_t), (a_s, s_s) = score.sde.marginals(t, s)
+        h = torch.log(s_t / a_t * a_s / s_s)
         kept = s_s / s_t * torch.exp(-self.eta * h)
-        mean = expand(kept, x) * x - expand(a_s * torch.expm1(-(1 + self.eta) * h), x) * estimate
+        drawn = -a_s * torch.expm1(-(1 + self.eta) * h)
+        mean = torch.addcmul(expand(kept, x) * x, expand(drawn, x), estimate)
         if not self.eta:
             return Move(mean, clean, t)
         std = s_s * torch.sqrt(-torch.expm1(-2 * self.eta * h))
-        return Move(mean + expand(std, x) * draw(), clean, t)
+        return Move(torch.addcmul(mean, expand(std, x), draw()), clean, t)
 
 
 @dataclass(frozen=True)
@@ -191,9 +192,9 @@ def _prediction(h: Tensor, nodes: Sequence[Tensor]) -> list[Tensor]:
 
 def _nodes(sde: SDE, t: Tensor, s: Tensor, at: Sequence[Tensor]) -> tuple[Tensor, list[Tensor]]:
     """(h, the place u of each time in `at`): 0 is t, 1 is s, earlier ones are negative."""
-    now = torch.log(sde.sigma(t))
-    h = now - torch.log(sde.sigma(s))
-    return h, [(now - torch.log(sde.sigma(u))) / h for u in at]
+    now, end, *places = (torch.log(s / a) for a, s in sde.marginals(t, s, *at))
+    h = now - end
+    return h, [(now - place) / h for place in places]
 
 
 def _integrated(
@@ -204,10 +205,10 @@ def _integrated(
     weights: Sequence[Tensor],
     estimates: Sequence[Tensor],
 ) -> Tensor:
-    (_, s_t), (a_s, s_s) = sde.marginal(t), sde.marginal(s)
+    (_, s_t), (a_s, s_s) = sde.marginals(t, s)
     x = expand(s_s / s_t, x) * x
     for weight, estimate in zip(weights, estimates):
-        x = x + expand(a_s * weight, x) * estimate
+        x = torch.addcmul(x, expand(a_s * weight, x), estimate)
     return x
 
 
@@ -215,9 +216,9 @@ def _straight(sde: SDE, clean: Tensor, t: Tensor, s: Tensor, last: Move | None) 
     """D in the middle of the step, on the line through its last two values."""
     if last is None:
         return clean
-    now, after, before = (torch.log(sde.sigma(u)) for u in (t, s, last.t))
-    ratio = expand((now - after) / (2 * (before - now)), clean)
-    return (1 + ratio) * clean - ratio * last.denoised
+    now, after, before = (torch.log(s / a) for a, s in sde.marginals(t, s, last.t))
+    ratio = (now - after) / (2 * (before - now))
+    return torch.lerp(last.denoised, clean, expand(1 + ratio, clean))
 
 
 def _past(last: Move | None) -> Past:

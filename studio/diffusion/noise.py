@@ -15,7 +15,6 @@ Source: the idea of a virtual Brownian tree, Li et al. 2020, "Scalable Gradients
 
 from __future__ import annotations
 
-import functools
 import math
 import struct
 from collections.abc import Sequence
@@ -23,7 +22,7 @@ from dataclasses import dataclass, field, replace
 from itertools import pairwise
 from typing import TYPE_CHECKING
 
-from studio.diffusion.sde import FIRST_TIME, SDE
+from studio.diffusion.sde import FIRST_TIME, SDE, log_snr_at
 from studio.lazy import torch
 
 if TYPE_CHECKING:
@@ -157,10 +156,8 @@ class _Clock:
         return math.exp(2 * (self.low + u * (self.high - self.low)))
 
 
-@functools.lru_cache(maxsize=1024)
 def _log_sigma(sde: SDE, t: float) -> float:
-    """Remembered, for a step asks where the one before has ended."""
-    return math.log(float(sde.sigma(torch.tensor([t], dtype=torch.float64))))
+    return -log_snr_at(sde, t) / 2
 
 
 class _Path:

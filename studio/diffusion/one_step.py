@@ -105,8 +105,8 @@ class Heun(Churned):
         clean = score.denoised(x, t)
         ahead = score.denoised(towards(score.sde, x, clean, t, s), s)
         # In y = x / a: dy/dsigma = (y - D) / sigma, averaged over both ends.
-        (a_t, _), (a_s, _) = score.sde.marginal(t), score.sde.marginal(s)
-        sigma_t, sigma_s = score.sde.sigma(t), score.sde.sigma(s)
+        (a_t, s_t), (a_s, s_s) = score.sde.marginals(t, s)
+        sigma_t, sigma_s = s_t / a_t, s_s / a_s
         y, h = x / expand(a_t, x), sigma_s - sigma_t
         first = (y - clean) / expand(sigma_t, x)
         second = (y + expand(h, x) * first - ahead) / expand(sigma_s, x)

@@ -55,8 +55,8 @@ def dequantized(
 
 def magnitude(field: Tensor, scale: Tensor) -> np.ndarray:
     """A field (B, C, H, W) as uint8 (B, H, W, 1): its length over channels, `scale` (B,) is white."""
-    length = field.float().pow(2).mean(1, keepdim=True).sqrt() / scale.reshape(-1, 1, 1, 1)
-    return to_pictures(length, (0.0, 1.0))
+    length = field.float().square().mean(1, keepdim=True).sqrt_()
+    return to_pictures(length.div_(scale.reshape(-1, 1, 1, 1)), (0.0, 1.0))
 
 
 def columns(count: int) -> int:

@@ -114,8 +114,9 @@ class ReverseDiffusion(Predictor):
     ) -> Move:
         r, v = score.sde.transition(s, t)
         slope = score(x, t)
-        mean = expand(2 - r, x) * x + expand(v, x) * slope
-        return Move(mean + expand(v.sqrt(), x) * draw(), score.tweedie(x, t, slope), t)
+        mean = torch.addcmul(expand(2 - r, x) * x, expand(v, x), slope)
+        moved = torch.addcmul(mean, expand(v.sqrt(), x), draw())
+        return Move(moved, score.tweedie(x, t, slope), t)
 
 
 @dataclass(frozen=True)
@@ -131,11 +132,13 @@ class Ancestral(Predictor):
         self, score: Score, x: Tensor, t: Tensor, s: Tensor, draw: Draw, last: Move | None
     ) -> Move:
         clean = score.denoised(x, t)
-        (a_t, s_t), (a_s, s_s) = score.sde.marginal(t), score.sde.marginal(s)
+        (a_t, s_t), (a_s, s_s) = score.sde.marginals(t, s)
         std = self.eta * score.sde.bridge(t, s)[2]
         kept = (s_s**2 - std**2).clamp_min(0).sqrt() / s_t
-        mean = expand(a_s - kept * a_t, x) * clean + expand(kept, x) * x
-        return Move(mean + expand(std, x) * draw() if self.eta else mean, clean, t)
+        moved = torch.addcmul(expand(kept, x) * x, expand(a_s - kept * a_t, x), clean)
+        if self.eta:
+            moved = torch.addcmul(moved, expand(std, x), draw())
+        return Move(moved, clean, t)
 
 
 @dataclass(frozen=True)

@@ -16,7 +16,7 @@ from studio import spec
 from studio.diffusion.conditions import FREE, Condition
 from studio.diffusion.noise import Noise, path_depth
 from studio.diffusion.score import Score
-from studio.diffusion.sde import SDE
+from studio.diffusion.sde import SDE, log_snr_at
 from studio.errors import SolverError, SpecError
 from studio.lazy import no_grad, torch
 
@@ -135,7 +135,7 @@ def finite(x: Tensor) -> bool:
 
 def diverged(sde: SDE, t: float) -> SolverError:
     """The error of a state that is no longer finite at time t."""
-    snr = float(sde.log_snr(torch.tensor([t], dtype=torch.float64)))
+    snr = log_snr_at(sde, t)
     return SolverError(
         f"The solver diverged at t = {t:.3g} (log-SNR {snr:.1f}): its state is no longer finite.",
         "Take more steps, a smaller signal-to-noise, or another sampler.",

@@ -70,7 +70,7 @@ class Score:
     def tweedie(self, x: Tensor, t: Tensor, score: Tensor) -> Tensor:
         """The denoised estimate that belongs to a score already computed at (x, t)."""
         a, s = self.sde.marginal(t)
-        return (x + expand(s**2, x) * score) / expand(a, x)
+        return torch.addcmul(x, expand(s**2, x), score) / expand(a, x)
 
     def labelled(self, labels: Tensor) -> Score:
         """The score of pictures of the classes `labels` (B,); index -1 means any class.
@@ -122,23 +122,29 @@ class Output(ABC):
         """Whether the network is told the noise level itself, not the nearest of a set."""
         return True
 
-    @abstractmethod
     def noise(self, net: Network, x: Tensor, t: Tensor, y: Tensor | None, sde: SDE) -> Tensor:
         """The estimate of z in x = a x_0 + s z, shape of x."""
+        return self._noise(net, x, t, y, *sde.marginal(t))
 
     def score(self, net: Network, x: Tensor, t: Tensor, y: Tensor | None, sde: SDE) -> Tensor:
         """The estimate of the score of x_t."""
-        return -self.noise(net, x, t, y, sde) / expand(sde.marginal(t)[1], x)
+        a, s = sde.marginal(t)
+        return self._noise(net, x, t, y, a, s) / expand(-s, x)
+
+    @abstractmethod
+    def _noise(
+        self, net: Network, x: Tensor, t: Tensor, y: Tensor | None, a: Tensor, s: Tensor
+    ) -> Tensor:
+        """As `noise`, told the SDE's marginal (a, s) at t."""
 
 
-def noise_label(sde: SDE, t: Tensor) -> Tensor:
-    """What our networks are told about the noise level, (B,): ln(sigma) / 4, for any SDE."""
-    return torch.log(sde.sigma(t)) / 4
+def noise_label(sigma: Tensor) -> Tensor:
+    """What our networks are told about a noise level, (B,), whatever the SDE."""
+    return torch.log(sigma) / 4
 
 
-def _unit_input(x: Tensor, t: Tensor, sde: SDE, sigma_data: float) -> Tensor:
+def _unit_input(x: Tensor, a: Tensor, s: Tensor, sigma_data: float) -> Tensor:
     """x scaled to variance one for data of deviation sigma_data."""
-    a, s = sde.marginal(t)
     return x / expand(torch.sqrt((a * sigma_data) ** 2 + s**2), x)
 
 
@@ -151,8 +157,10 @@ class NoiseOutput(Output):
         0.5, label="σ data", range=(0.01, 10), help="Spread of the pictures."
     )
 
-    def noise(self, net: Network, x: Tensor, t: Tensor, y: Tensor | None, sde: SDE) -> Tensor:
-        return net(_unit_input(x, t, sde, self.sigma_data), noise_label(sde, t), y)
+    def _noise(
+        self, net: Network, x: Tensor, t: Tensor, y: Tensor | None, a: Tensor, s: Tensor
+    ) -> Tensor:
+        return net(_unit_input(x, a, s, self.sigma_data), noise_label(s / a), y)
 
 
 @dataclass(frozen=True)
@@ -164,9 +172,11 @@ class ScoreOutput(Output):
         0.5, label="σ data", range=(0.01, 10), help="Spread of the pictures."
     )
 
-    def noise(self, net: Network, x: Tensor, t: Tensor, y: Tensor | None, sde: SDE) -> Tensor:
-        score = net(_unit_input(x, t, sde, self.sigma_data), noise_label(sde, t), y)
-        return -score * expand(sde.marginal(t)[1], x)
+    def _noise(
+        self, net: Network, x: Tensor, t: Tensor, y: Tensor | None, a: Tensor, s: Tensor
+    ) -> Tensor:
+        score = net(_unit_input(x, a, s, self.sigma_data), noise_label(s / a), y)
+        return score * expand(-s, x)
 
 
 @dataclass(frozen=True)
@@ -178,9 +188,10 @@ class PictureOutput(Output):
         0.5, label="σ data", range=(0.01, 10), help="Spread of the pictures."
     )
 
-    def noise(self, net: Network, x: Tensor, t: Tensor, y: Tensor | None, sde: SDE) -> Tensor:
-        clean = net(_unit_input(x, t, sde, self.sigma_data), noise_label(sde, t), y)
-        a, s = sde.marginal(t)
+    def _noise(
+        self, net: Network, x: Tensor, t: Tensor, y: Tensor | None, a: Tensor, s: Tensor
+    ) -> Tensor:
+        clean = net(_unit_input(x, a, s, self.sigma_data), noise_label(s / a), y)
         return (x - expand(a, x) * clean) / expand(s, x)
 
 
@@ -193,12 +204,13 @@ class VelocityOutput(Output):
         0.5, label="σ data", range=(0.01, 10), help="Spread of the pictures."
     )
 
-    def noise(self, net: Network, x: Tensor, t: Tensor, y: Tensor | None, sde: SDE) -> Tensor:
-        v = net(_unit_input(x, t, sde, self.sigma_data), noise_label(sde, t), y)
-        a, s = sde.marginal(t)
+    def _noise(
+        self, net: Network, x: Tensor, t: Tensor, y: Tensor | None, a: Tensor, s: Tensor
+    ) -> Tensor:
+        v = net(_unit_input(x, a, s, self.sigma_data), noise_label(s / a), y)
         # With r = √(a² + s²): x / r = cos φ x_0 + sin φ z, hence z = sin φ x / r + cos φ v.
         r = torch.sqrt(a**2 + s**2)
-        return expand(s / r**2, x) * x + expand(a / r, x) * v
+        return torch.addcmul(expand(s / r**2, x) * x, expand(a / r, x), v)
 
 
 @dataclass(frozen=True)
@@ -214,13 +226,15 @@ class Preconditioned(Output):
         0.5, label="σ data", range=(0.01, 10), help="Spread of the pictures."
     )
 
-    def noise(self, net: Network, x: Tensor, t: Tensor, y: Tensor | None, sde: SDE) -> Tensor:
-        a, s = sde.marginal(t)
+    def _noise(
+        self, net: Network, x: Tensor, t: Tensor, y: Tensor | None, a: Tensor, s: Tensor
+    ) -> Tensor:
         sigma, d = s / a, self.sigma_data
         total = torch.sqrt(sigma**2 + d**2)
-        answer = net(x / expand(a * total, x), noise_label(sde, t), y)
+        answer = net(x / expand(a * total, x), noise_label(sigma), y)
         # z = (y - D) / sigma with the difference of 1 and c_skip taken by hand: exact at small sigma.
-        return expand(sigma / (a * total**2), x) * x - expand(d / total, x) * answer
+        kept = expand(sigma / (a * total**2), x) * x
+        return torch.addcmul(kept, expand(-d / total, x), answer)
 
 
 @dataclass(frozen=True)
@@ -254,23 +268,24 @@ class Published(Output):
     def continuous(self) -> bool:
         return self.label != "level"
 
-    def noise(self, net: Network, x: Tensor, t: Tensor, y: Tensor | None, sde: SDE) -> Tensor:
-        answer = net(x, self._label(t, sde), y)
+    def _noise(
+        self, net: Network, x: Tensor, t: Tensor, y: Tensor | None, a: Tensor, s: Tensor
+    ) -> Tensor:
+        answer = net(x, self._label(t, s / a), y)
         if self.predicts == "noise":
             return answer
         if self.predicts == "minus_noise":
             return -answer
-        a, s = sde.marginal(t)
         if self.predicts == "score":
-            return -answer * expand(s, x)
+            return answer * expand(-s, x)
         if self.predicts == "picture":
             return (x - expand(a, x) * answer) / expand(s, x)
         r = torch.sqrt(a**2 + s**2)  # velocity, as above
-        return expand(s / r**2, x) * x + expand(a / r, x) * answer
+        return torch.addcmul(expand(s / r**2, x) * x, expand(a / r, x), answer)
 
-    def _label(self, t: Tensor, sde: SDE) -> Tensor:
+    def _label(self, t: Tensor, sigma: Tensor) -> Tensor:
         if self.label == "sigma":
-            return sde.sigma(t)
+            return sigma
         if self.label == "level":
             return torch.round((1 - t) * (self.levels - 1))
         return (self.scale * t + self.shift).clamp_min(0)

@@ -50,6 +50,10 @@ class SDE(ABC):
     def time(self, sigma: Tensor) -> Tensor:
         """The time at which s / a is `sigma`: the inverse of `sigma(t)`."""
 
+    def marginals(self, *times: Tensor) -> list[tuple[Tensor, Tensor]]:
+        """(a, s) at each of several times (B,), found together."""
+        return list(zip(*self.marginal(torch.stack(times))))
+
     def sigma(self, t: Tensor) -> Tensor:
         """Noise level s / a, shape (B,)."""
         a, s = self.marginal(t)
@@ -61,11 +65,12 @@ class SDE(ABC):
 
     def transition(self, s: Tensor, t: Tensor) -> tuple[Tensor, Tensor]:
         """(r, v), each (B,): x_t | x_s ~ N(r x_s, v I) for s < t. Exact for every linear SDE."""
-        return _transition(*self.marginal(t), *self.marginal(s))
+        (a_t, s_t), (a_s, s_s) = self.marginals(t, s)
+        return _transition(a_t, s_t, a_s, s_s)
 
     def bridge(self, t: Tensor, s: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """(c, c_0, std), each (B,): x_s | x_t, x_0 ~ N(c x_t + c_0 x_0, std² I) for s < t. Exact."""
-        (a_t, s_t), (a_s, s_s) = self.marginal(t), self.marginal(s)
+        (a_t, s_t), (a_s, s_s) = self.marginals(t, s)
         r, v = _transition(a_t, s_t, a_s, s_s)
         return r * s_s**2 / s_t**2, a_s * v / s_t**2, v.sqrt() * s_s / s_t
 
@@ -262,6 +267,12 @@ class OwnSDE(SDE):
         return _own_curve(self, sigma.device, sigma.dtype).time(sigma**2)
 
 
+@functools.lru_cache(maxsize=1024)
+def log_snr_at(sde: SDE, t: float) -> float:
+    """`sde.log_snr` at one time in double precision; remembered, for it is asked for again and again."""
+    return float(sde.log_snr(torch.tensor([t], dtype=torch.float64)))
+
+
 def _transition(a_t: Tensor, s_t: Tensor, a_s: Tensor, s_s: Tensor) -> tuple[Tensor, Tensor]:
     r = a_t / a_s
     return r, (s_t**2 - r**2 * s_s**2).clamp_min(0)
@@ -272,7 +283,7 @@ def _beta(sde: VPSDE | SubVPSDE, t: Tensor) -> Tensor:
 
 
 def _beta_integral(sde: VPSDE | SubVPSDE, t: Tensor) -> Tensor:
-    return t * sde.beta_min + t**2 * (sde.beta_max - sde.beta_min) / 2
+    return torch.addcmul(t * sde.beta_min, t, t, value=(sde.beta_max - sde.beta_min) / 2)
 
 
 def _beta_time(sde: VPSDE | SubVPSDE, b: Tensor) -> Tensor:

@@ -26,8 +26,9 @@ from studio.diffusion.likelihood import LikelihoodStep, Measure
 from studio.diffusion.noise import Noise
 from studio.diffusion.sampler import Step
 from studio.diffusion.score import Score
+from studio.diffusion.sde import log_snr_at
 from studio.engine.events import Done, Event, Finished, Note, Picture, Progress
-from studio.engine.jobs import Watch, class_condition, in_groups, interruptible, make_frame
+from studio.engine.jobs import Watch, class_condition, in_groups, interruptible, live_frame
 from studio.errors import DataError, PictureError, SpecError
 from studio.lazy import torch
 from studio.training import data
@@ -233,7 +234,7 @@ def _measured(
     before = whole.watch.calls
     for step in _timed(steps, whole.watch):
         whole.watch.calls = before + step.calls
-        snr = _log_snr(score, step.t)
+        snr = log_snr_at(score.sde, step.t)
         if step.finished or context.wants_picture():
             values = (step.bits, step.error, step.map.mean(1))
             bits, error, map = (v.float().cpu().numpy() for v in values)
@@ -548,9 +549,9 @@ def _followed(
     for step in _timed(steps, whole.watch):
         x = step.x
         whole.watch.calls = before + step.nfe
-        snr = _log_snr(score, step.t)
+        snr = log_snr_at(score.sde, step.t)
         if context.wants_picture():
-            yield Picture(make_frame(score, step, snr, None))
+            yield Picture(live_frame(score, step, snr))
         yield whole.progress(step.index, step.total, whole.watch.calls, snr)
     assert x is not None
     return x
@@ -575,10 +576,6 @@ def _loaded(model: str, context: Context) -> Score:
     """The model's score, which asks before every call whether to stop. In full precision whatever a
     person has chosen: what is wanted here are figures."""
     return interruptible(context.shelf.load(model, context.device), context)
-
-
-def _log_snr(score: Score, t: float) -> float:
-    return float(score.sde.log_snr(torch.tensor([t], dtype=torch.float64)))
 
 
 def _timed(steps: Iterator[T], watch: Watch) -> Iterator[T]:

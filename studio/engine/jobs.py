@@ -24,10 +24,10 @@ from studio.diffusion.conditions import (
 from studio.diffusion.noise import Noise
 from studio.diffusion.sampler import Sampler, Step, finite
 from studio.diffusion.score import Score, expand
-from studio.diffusion.sde import SDE
+from studio.diffusion.sde import SDE, log_snr_at
 from studio.engine.branch import Branch, Leg, Way
 from studio.engine.events import Begun, Event, Finished, Metric, Note, Picture, Progress
-from studio.engine.trajectory import Code, Frame, State, Trajectory
+from studio.engine.trajectory import Frame, Kept, State, Trajectory
 from studio.errors import SolverError, SpecError
 from studio.lazy import torch
 from studio.spec import option
@@ -44,6 +44,7 @@ T = TypeVar("T")
 
 PICTURES_A_SECOND = 30
 MOST_PICTURES = 64
+_SMALL = 2**18  # values of a stack whose views are made in a millisecond
 _THINNED = "Fewer moments are kept: what does not fit into memory cannot be written ({})"
 
 
@@ -283,7 +284,7 @@ class Watched:
         self.trajectory = Trajectory(*log_snr_range(score))
         self._steps, self._watch, self._calls = steps, watch, watch.calls
         self._waiting: list[Event] = []
-        self._earlier: Tensor | None = None
+        self._earlier: Frame | None = None
         self._leg, self._troubled = 0, False
 
     def next(self) -> Event | None:
@@ -347,21 +348,22 @@ class Watched:
     def _log_snr(self, t: float) -> float:
         if t <= 0:
             return self.trajectory.high
-        return float(self.score.sde.log_snr(torch.tensor([t], dtype=torch.float64)))
+        return log_snr_at(self.score.sde, t)
 
     def _picture(self, step: Step, snr: float) -> list[Event]:
         h, w = self._size
         step = replace(step, x=step.x[..., :h, :w], denoised=step.denoised[..., :h, :w])
-        frame = make_frame(self.score, step, snr, self._earlier)
+        frame = live_frame(self.score, step, snr, self._earlier)
         if not finite(step.x):
             raise SolverError(
                 f"The solver diverged at log-SNR {snr:.1f}; the last good picture is kept.",
                 "Take more steps, a smaller signal-to-noise, or another sampler.",
             )
-        self._earlier = step.denoised
+        self._earlier = frame
         events: list[Event] = [Picture(frame, lane=self.lane)]
         if step.finished or self.trajectory.due(snr):
-            self.trajectory.add(frame, make_code(self.score, step))
+            kept = isinstance(frame, Kept)
+            self.trajectory.add(frame if kept else kept_frame(self.score, step, snr))
             if self.trajectory.trouble and not self._troubled:
                 self._troubled = True
                 events.append(Note(_THINNED.format(self.trajectory.trouble), lane=self.lane))
@@ -385,55 +387,68 @@ def interruptible(score: Score, context: Context) -> Score:
     return replace(score, fn=checking(score.fn), conditional=conditional)
 
 
-def make_frame(score: Score, step: Step, snr: float, earlier: Tensor | None) -> Frame:
-    """All four views of a Step as pictures.
+def live_frame(score: Score, step: Step, snr: float, earlier: Frame | None = None) -> Frame:
+    """A Step as it is looked at while the run goes on; what changed is since the frame before.
 
-    The noisy state is shown divided by √(a² + s²), so that it never washes out; the score as the
-    length of s · score, which is about one at every level; the change of the denoised estimate
-    since the last frame, white at a quarter of the value range.
+    Of a small stack it is what is kept, and whoever looks makes the view. Of a large one that would take
+    the window too long: there all views are made here, where the device is.
     """
     x, clean, (low, high) = step.x, step.denoised, score.value_range
-    middle = (low + high) / 2
-    ones = x.new_ones(len(x))
-    if step.finished:
-        shown, field, norm = x, torch.zeros_like(x), 0.0
+    if step.finished or x.numel() <= _SMALL:
+        before = earlier.after(None) if isinstance(earlier, Kept) else None
+        return kept_frame(score, step, snr, before)
+    a, s, field = _unit_score(score, step)
+    middle, ones = (low + high) / 2, x.new_ones(len(x))
+    shown = middle + (x - expand(a, x) * middle) / expand(torch.sqrt(a**2 + s**2), x)
+    if earlier is None:
+        changed = torch.zeros_like(clean)
     else:
-        a, s, field = _unit_score(score, step)
-        norm = float((field / expand(s, x)).flatten(1).norm(dim=1).mean())
-        shown = middle + (x - expand(a, x) * middle) / expand(torch.sqrt(a**2 + s**2), x)
-    changed = torch.zeros_like(clean) if earlier is None else clean - earlier
-    seen = pictures.to_pictures(clean, score.value_range)
+        changed = clean - pictures.to_state(earlier.denoised, score.value_range, str(x.device))
     return Frame(
         log_snr=snr,
         step=step.index,
         calls=step.nfe,
-        x=seen if shown is clean else pictures.to_pictures(shown, score.value_range),
-        denoised=seen,
+        x=pictures.to_pictures(shown, score.value_range),
+        denoised=pictures.to_pictures(clean, score.value_range),
         score=pictures.magnitude(field, 3 * ones),
         change=pictures.magnitude(changed, ones * (high - low) / 4),
-        score_norm=norm,
+        score_norm=_mean_length(field, s),
     )
 
 
-def make_code(score: Score, step: Step) -> Code | None:
-    """The noise in a Step and what makes views of it; None at the end of a run, where there is none."""
+def kept_frame(score: Score, step: Step, snr: float, before: Kept | None = None) -> Kept:
+    """A Step as a trajectory keeps it: at the end of a run the result alone, before it the estimate and
+    the noise.
+
+    The noisy state is shown divided by √(a² + s²), so that it never washes out; the score as the
+    length of s · score, which is about one at every level.
+    """
+    arrays = {"denoised": pictures.to_pictures(step.denoised, score.value_range)}
     if step.finished:
-        return None
+        return Kept.of((snr, step.index, step.nfe, 0.0), arrays, (), before)
     a, s, field = _unit_score(score, step)
-    # As far as the sample's noise goes, so that none is cut off.
-    reach = field.flatten(1).abs().amax(1).clamp_min(1e-6)
-    codes = (field / expand(reach, field)).mul_(-127.5).add_(127.5).round_().clamp_(0, 255)
+    norm = _mean_length(field, s)
+    # As far as the noise goes, so that none is cut off.
+    reach = torch.stack(torch.aminmax(field)).abs().amax().clamp_min(1e-6)
+    codes = field.mul_(-127.5 / reach).add_(127.5).round_().clamp_(0, 255)
+    arrays["noise"] = pictures.in_bytes(codes)
     low, high = score.value_range
     length = torch.sqrt(a**2 + s**2)
-    weights = a / length, s * reach / (length * (high - low) / 2), reach * (2 / 3)
-    return Code(pictures.in_bytes(codes), *(w.float().cpu().numpy() for w in weights))
+    weights = a / length, s * reach / (length * (high - low) / 2), reach.expand_as(a) * (2 / 3)
+    code = tuple(w.float().cpu().numpy() for w in weights)
+    return Kept.of((snr, step.index, step.nfe, norm), arrays, code, before)
+
+
+def _mean_length(field: Tensor, s: Tensor) -> float:
+    """The mean length of the score, of s · score (B, C, H, W)."""
+    return float((torch.linalg.vector_norm(field, dim=(1, 2, 3)) / s).mean())
 
 
 def _unit_score(score: Score, step: Step) -> tuple[Tensor, Tensor, Tensor]:
     """(a, s, s · score) at a Step, of shapes (B,), (B,) and (B, C, H, W)."""
     x = step.x
     a, s = score.sde.marginal(step.memory.get("t", x.new_full((len(x),), step.t)))
-    return a, s, (expand(a, x) * step.denoised - x) / expand(s, x)
+    return a, s, torch.addcmul(x, expand(-a, x), step.denoised).div_(expand(-s, x))
 
 
 def log_snr_range(score: Score) -> tuple[float, float]:

@@ -1,21 +1,21 @@
 """Network calls made together: several samplers of one model, each a plain iterator, in one batch.
 
 A sampler calls its score deep inside a step, so to let two of them meet at that call each must be held
-in the middle of a step. A Strand holds one: it runs an iterator in a thread of its own which only ever
-runs while the owner, the thread that asks for the next item, stands still. The two hand a baton back and
-forth, so nothing here runs at the same time as anything else, and every network call is made by
-the owner. A batch may hold several times: a network is told the time of each sample.
-
-This and engine.py are the only files that know threads; nothing waits in one but for the baton.
+in the middle of a step. A Strand holds one: its iterator runs on a stack of its own (a greenlet), which
+the owner, who asks for the next item, enters and which is left at every network call. All is one thread:
+nothing runs at the same time as anything else, and every network call is made by the owner. A batch may
+hold several times: a network is told the time of each sample.
 """
 
 from __future__ import annotations
 
-import threading
+import contextlib
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
+
+from greenlet import getcurrent, greenlet
 
 from studio.diffusion.sampler import Step
 from studio.diffusion.score import Score
@@ -26,10 +26,6 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from studio.diffusion.score import Function
-
-
-class Dropped(BaseException):
-    """Ends a strand from inside: its owner does not want to go on."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -55,22 +51,16 @@ class Strand(Iterator[Step]):
     """An iterator of Steps that stops at each network call until the answer is there.
 
     Make the iterator with `score` and hand it to `follow`. The owner asks for items as of any
-    iterator, or lets `together` bring several strands to their next items first. `close` ends the
-    thread; after it, or after the last item, there is none left.
+    iterator, or lets `together` bring several strands to their next items first. `close` ends what is
+    under way; after it, or after the last item, there is none left. All in the thread of the first item.
     """
 
     def __init__(self) -> None:
         self._seconds = 0.0
         self._steps: Iterator[Step] = iter(())
-        self._thread: threading.Thread | None = None
-        self._go, self._back = threading.Lock(), threading.Lock()
-        self._go.acquire()
-        self._back.acquire()
-        self._inside = False  # whether the thread has the baton
-        self._told: Any = None  # the last answer of the owner
-        self._brought: Any = None  # what the thread came back with
+        self._stack: greenlet | None = None
+        self._grad = True  # whether gradients are on, on that stack
         self._ready: list[Step | BaseException] = []
-        self._ended = False  # whether the thread's work is over
         self._closed = False
 
     def score(self, source: Score) -> Score:
@@ -95,85 +85,76 @@ class Strand(Iterator[Step]):
         return item
 
     def close(self) -> None:
-        """End the thread, running the iterator's `finally`. Does nothing if it has ended."""
-        thread, self._thread = self._thread, None
+        """End the iterator where it is, running its `finally`. Does nothing if it has ended."""
         self._closed = True
-        if thread is None:
-            return
-        if self._inside:  # an interrupt took the owner away before the baton came back
-            self._wait()
-        if not self._ended:
-            self._hand_over(Dropped())
-        thread.join()
+        if self._stack is not None and not self._stack.dead:
+            with contextlib.suppress(Exception):
+                self._entered(self._stack.throw)
+        self._stack = None
 
     def spent(self) -> float:
         """Seconds at work since this was asked last, with its part of calls made together."""
         seconds, self._seconds = self._seconds, 0.0
         return seconds
 
-    # -- the owner's side -------------------------------------------------------------------------
-
     def resume(self, answer: Any = None) -> _Request | None:
-        """Let the thread go on with an answer. A request if it asks again, None if an item is ready."""
+        """Go on with an answer. A request if the iterator asks again, None if an item is ready."""
         if not self._ready and self._closed:
             self._ready.append(StopIteration())
         if self._ready:
             return None
         begun = time.perf_counter()
-        if self._thread is None:
-            modes = torch.is_grad_enabled(), torch.is_inference_mode_enabled()
-            self._thread = threading.Thread(
-                target=self._work, args=modes, name="strand", daemon=True
-            )
-            self._thread.start()
-        self._hand_over(answer)
+        if self._stack is None:
+            self._stack, self._grad = greenlet(self._work), torch.is_grad_enabled()
+        try:
+            brought = self._entered(self._stack.switch, answer)
+        except BaseException as end:
+            # Whoever asks for the next item gets it.
+            brought = end
         self._seconds += time.perf_counter() - begun
-        if isinstance(self._brought, _Request):
-            return self._brought
-        self._ready.append(self._brought)
+        if isinstance(brought, _Request):
+            return brought
+        self._ready.append(brought)
         return None
 
-    def _hand_over(self, told: Any) -> None:
-        self._told, self._inside = told, True
-        self._go.release()
-        self._wait()
-
-    def _wait(self) -> None:
-        self._back.acquire()
-        self._inside = False
-
-    # -- the thread's side ------------------------------------------------------------------------
-
-    def _work(self, grad: bool, inference: bool) -> None:
-        """One item for each turn, until the iterator ends, fails or is dropped."""
-        self._go.acquire()
+    def _entered(self, enter: Callable[..., Any], *told: Any) -> Any:
+        """What the other stack comes back with. Gradients are on or off for each stack by itself."""
+        outer = torch.is_grad_enabled()
+        torch.set_grad_enabled(self._grad)
         try:
-            with torch.inference_mode(inference), torch.set_grad_enabled(grad):
-                while not isinstance(self._told, Dropped):
-                    self._brought = next(self._steps)
-                    self._back.release()
-                    self._go.acquire()
-                if (close := getattr(self._steps, "close", None)) is not None:
-                    close()
-        except BaseException as end:
-            # Whoever asks for the next item gets it, in the owner's thread.
-            self._brought = end
-        self._ended = True
-        self._back.release()
+            return enter(*told)
+        finally:
+            self._grad = torch.is_grad_enabled()
+            torch.set_grad_enabled(outer)
+
+    # -- on the other stack -----------------------------------------------------------------------
+
+    def _work(self, _: Any) -> None:
+        """One item for each turn, until the iterator ends, fails or is dropped."""
+        try:
+            while True:
+                self._back(next(self._steps))
+        finally:
+            if (close := getattr(self._steps, "close", None)) is not None:
+                close()
+
+    def _back(self, brought: Any) -> Any:
+        """To the owner, with an item or a request; what the owner comes back with."""
+        owner = getcurrent().parent
+        assert owner is not None
+        return owner.switch(brought)
 
     def _through(self, source: Score, labels: Tensor | None) -> Function:
         direct = _function(source, labels)
 
         def call(x: Tensor, t: Tensor) -> Tensor:
             # A gradient has to be taken where the call was made.
-            if not self._inside or (torch.is_grad_enabled() and x.requires_grad):
+            if getcurrent() is not self._stack or (torch.is_grad_enabled() and x.requires_grad):
                 return direct(x, t)
-            self._brought = _Request(source, x, t, labels)
-            self._back.release()
-            self._go.acquire()
-            if isinstance(self._told, BaseException):
-                raise self._told
-            return self._told
+            answer = self._back(_Request(source, x, t, labels))
+            if isinstance(answer, BaseException):
+                raise answer
+            return answer
 
         return call
 

@@ -242,10 +242,9 @@ class _Runner:
     asked once for all lanes of a turn: the first of them would take every picture from the others.
     """
 
-    def __init__(
-        self, index: int, job: RaceJob, context: Context, source: Score, strand: Strand | None
-    ) -> None:
-        self.index, self.lane, self.strand = index, job.recipe.lanes[index], strand
+    def __init__(self, index: int, job: RaceJob, context: Context, source: Score) -> None:
+        self.index, self.lane = index, job.recipe.lanes[index]
+        self.strand: Strand | None = Strand()
         self._recipe, self._alone = job.recipe, self.lane.job(job.recipe)
         self.score, self.sampler = _under(source, self.lane.sde), self.lane.sampler
         self.condition = self._alone.condition(self.score, context.device)
@@ -258,9 +257,9 @@ class _Runner:
             depth=job.recipe.depth(),
             temperature=self.lane.temperature,
         )
-        asked = self.score if strand is None else _under(strand.score(source), self.lane.sde)
+        asked = _under(self.strand.score(source), self.lane.sde)
         steps: Iterator[Step] = self.sampler.run(asked, self.noise, self.condition)
-        steps = steps if strand is None else strand.follow(steps)
+        steps = self.strand.follow(steps)
         self.watch = Watch()
         self.run = Watched(cast("Context", self), self.score, steps, self.watch, index)
         self._changed = False
@@ -419,12 +418,10 @@ def _runners(job: RaceJob, context: Context) -> list[_Runner]:
                 f"{one} makes pictures of {_told_size(first)} and {two} of {_told_size(other)}.",
                 "Let models race that make pictures of one size.",
             )
-    # In a race by the clock nobody waits for another's call.
+    # In a race by the clock nobody waits for another's call; copies of a score do not meet.
     meets = job.share and job.recipe.sync != "time"
-    return [
-        _Runner(i, job, context, sources[key], Strand() if meets and keys.count(key) > 1 else None)
-        for i, key in enumerate(keys)
-    ]
+    scores = [sources[key] if meets else replace(sources[key]) for key in keys]
+    return [_Runner(i, job, context, score) for i, score in enumerate(scores)]
 
 
 def _under(source: Score, sde: SDE | None) -> Score:
@@ -481,7 +478,8 @@ class Distances:
                 continue
             others = self._whole[k].items()
             found += [
-                (self.marks[k], min(lane, o), max(lane, o), _apart(value, v)) for o, v in others
+                (self.marks[k], min(lane, o), max(lane, o), self._apart(lane, value, o, v))
+                for o, v in others
             ]
             self._whole[k][lane] = value
             if len(self._whole[k]) == len(self._ranges):
@@ -496,8 +494,8 @@ class Distances:
         places: list[float],
         clean: Tensor,
     ) -> Tensor | None:
-        """A lane's estimates at a mark, in shares of the value range; None while some are to come."""
-        mark, (low, high) = self.marks[k], self._ranges[lane]
+        """A lane's estimates at a mark; None while some are to come."""
+        mark = self.marks[k]
         rows = [i for i, (p, q) in enumerate(zip(before[0], places)) if p < mark <= q]
         if not rows:
             return None
@@ -505,7 +503,7 @@ class Distances:
         weights = clean.new_tensor(shares).reshape(-1, 1, 1, 1)
         every = len(rows) == len(clean)
         old, new = (before[1], clean) if every else (before[1][rows], clean[rows])
-        value = (torch.lerp(old, new, weights) - low) / (high - low)
+        value = torch.lerp(old, new, weights)
         if every:
             return value
         whole, filled = self._parts.pop((k, lane), (torch.zeros_like(clean), set()))
@@ -516,9 +514,12 @@ class Distances:
         self._parts[k, lane] = whole, filled
         return None
 
-
-def _apart(a: Tensor, b: Tensor) -> float:
-    return float((a - b.to(a)).pow(2).mean().sqrt())
+    def _apart(self, one: int, a: Tensor, other: int, b: Tensor) -> float:
+        """How far the estimates a of lane `one` are from b of lane `other`, as a share of the range."""
+        (low, high), (low_b, high_b) = self._ranges[one], self._ranges[other]
+        if (low, high) != (low_b, high_b):
+            b = low + (b - low_b) * ((high - low) / (high_b - low_b))
+        return float(torch.linalg.vector_norm(a - b.to(a))) / (math.sqrt(a.numel()) * (high - low))
 
 
 # -- what to let race -------------------------------------------------------------------------------

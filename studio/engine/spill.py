@@ -35,6 +35,11 @@ class Item:
     on_disk: bool = False
 
 
+def held(array: np.ndarray) -> Item:
+    """An array in memory."""
+    return Item(lambda: array, array.nbytes, array.shape)
+
+
 class Spill:
     """Keeps arrays: `memory` bytes of them in memory, `disk` bytes in a file in `folder`.
 
@@ -79,7 +84,7 @@ class Spill:
 
     def _in_memory(self, array: np.ndarray) -> Item:
         self.bytes += array.nbytes
-        return Item(lambda: array, array.nbytes, array.shape)
+        return held(array)
 
     def _on_disk(self, array: np.ndarray) -> Item | None:
         if self.trouble:

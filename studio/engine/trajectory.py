@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from studio.diffusion.sampler import Step
-from studio.engine.spill import DISK, MEMORY, Item, Spill
+from studio.engine.spill import DISK, MEMORY, Item, Spill, held
 from studio.lazy import torch
 
 if TYPE_CHECKING:
@@ -51,25 +51,17 @@ class Frame:
         return sum(getattr(self, name).nbytes for name in VIEWS)
 
 
-@dataclass(frozen=True)
-class Code:
-    """The noise z of a frame, uint8 (N, H, W, C) centred at 127.5, and what turns D and z into views.
+class Kept(Frame):
+    """A Frame in short form: its views are made when they are looked at, and not kept.
 
-    The noisy state is 127.5 + `signal` (D - 127.5) + `gain` (z - 127.5), the score's length the root
-    of the mean of (z - 127.5)² over channels times `pull`; each of shape (N,), in 8-bit levels.
+    `items` has the denoised estimate D and, but at the end of a run, the noise z, uint8 (N, H, W, C)
+    centred at 127.5. `code` turns them into views: (signal, gain, pull), each (N,) in 8-bit levels. The
+    noisy state is 127.5 + signal (D - 127.5) + gain (z - 127.5), the score's length the root of the mean
+    of (z - 127.5)² over channels times pull. What changed is since the frame `before`.
     """
 
-    noise: np.ndarray
-    signal: np.ndarray
-    gain: np.ndarray
-    pull: np.ndarray
-
-
-class Kept(Frame):
-    """A Frame out of a trajectory: its views are made when they are looked at, and not kept."""
-
     items: dict[str, Item]
-    code: tuple[np.ndarray, ...]  # signal, gain and pull of its Code
+    code: tuple[np.ndarray, ...]
     before: Kept | None
 
     def __init__(
@@ -84,6 +76,17 @@ class Kept(Frame):
         object.__setattr__(self, "items", items)
         object.__setattr__(self, "code", code)
         object.__setattr__(self, "before", before)
+
+    @staticmethod
+    def of(
+        moment: tuple[float, int, int, float],
+        arrays: dict[str, np.ndarray],
+        code: tuple[np.ndarray, ...] = (),
+        before: Kept | None = None,
+    ) -> Kept:
+        """One of arrays in memory, which no trajectory keeps yet."""
+        items = {name: held(array) for name, array in arrays.items()}
+        return Kept(moment, items, code, before)
 
     def __getattr__(self, name: str) -> np.ndarray:
         # What the base class keeps as arrays is not there, so asking for it leads here.
@@ -230,17 +233,10 @@ class Trajectory:
             return True
         return log_snr - self.frames[-1].log_snr >= (self.high - self.low) / self._marks
 
-    def add(self, frame: Frame, code: Code | None = None) -> None:
-        """Keep a frame; with `code`, in its short form. When there is no room left, every other frame
-        goes and marks are rarer."""
-        arrays, weights = {"denoised": frame.denoised}, ()
-        if code is not None:
-            arrays["noise"] = code.noise
-            weights = code.signal, code.gain, code.pull
-        elif frame.x is not frame.denoised:
-            arrays |= {name: frame.view(name) for name in ("x", "score")}
-        moment = frame.log_snr, frame.step, frame.calls, frame.score_norm
-        self.put_frame(moment, arrays, weights)
+    def add(self, frame: Kept) -> None:
+        """Keep a frame. When there is no room left, every other frame goes and marks are rarer."""
+        arrays = {name: item.load() for name, item in frame.items.items()}
+        self.put_frame(frame.moment, arrays, frame.code)
 
     def put_frame(
         self,

@@ -57,6 +57,20 @@ def resident_bytes() -> int:
         return 0
 
 
+def keep_freed(most: int = 2**29) -> None:
+    """Let this process keep memory that it frees, up to `most` bytes, for what it asks for next.
+
+    A network's call frees and asks for the same hundred megabytes every time; that the system gives
+    them anew, page by page, takes a tenth to a quarter of the call. To be said before the first thread
+    begins, for each would have a heap of its own. Where the allocator is not GNU's, nothing happens.
+    """
+    with contextlib.suppress(OSError, AttributeError):
+        option = ctypes.CDLL(None).mallopt
+        # M_TRIM_THRESHOLD, M_MMAP_THRESHOLD with the largest there may be, M_ARENA_MAX.
+        for name, value in ((-1, most), (-3, 2**25), (-8, 1)):
+            option(name, value)
+
+
 def give_back() -> None:
     """Hand memory that is free back to the system, where its allocator keeps it. Work of another kind
     leaves it in pieces, beside which the next work would ask for more."""

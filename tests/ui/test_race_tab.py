@@ -21,7 +21,7 @@ from studio.engine.engine import Engine
 from studio.engine.events import Begun, Event, Failed, Finished, Note, Picture, Progress, Standing
 from studio.engine.jobs import Setting
 from studio.engine.race import Lane, RaceRecipe
-from studio.engine.trajectory import Frame, Trajectory
+from studio.engine.trajectory import Frame, Kept, Trajectory
 from studio.errors import SpecError
 from studio.settings import Settings
 from studio.ui.collector import Collector
@@ -278,8 +278,8 @@ def test_the_film_of_the_timeline_is_of_one_lane(qapp: Any) -> None:
         timeline.begin_lane(lane, trajectory)
     for place in range(-8, 8, 2):
         for lane, ahead in ((1, 1.0), (0, 0.0)):
-            seen = [np.full((1, 4, 4, c), 50 + 100 * lane, np.uint8) for c in (3, 3, 1, 1)]
-            lanes[lane].add(Frame(place + ahead, 1, 1, *seen))
+            seen = {"denoised": np.full((1, 4, 4, 3), 50 + 100 * lane, np.uint8)}
+            lanes[lane].add(Kept.of((place + ahead, 1, 1, 0.0), seen))
             timeline.go(lane, place + ahead)
     assert len(timeline.times) == 16
     reached = [
