@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from PySide6.QtCore import QEvent
+from PySide6.QtCore import QEvent, QSize, Qt
 from PySide6.QtWidgets import QTabWidget
 
 
@@ -13,8 +13,14 @@ class Modes(QTabWidget):
     second in a label would draw the whole window as often.
     """
 
+    _placed: tuple[QSize, ...] = ()
+
     def event(self, event: QEvent) -> bool:
         if event.type() == QEvent.Type.LayoutRequest:
-            self.updateGeometry()  # the window may have to be larger; where the parts are stays
-            return True
+            self.updateGeometry()  # the window may have to be larger
+            corner = self.cornerWidget(Qt.Corner.TopRightCorner)
+            parts = self.tabBar().sizeHint(), corner.sizeHint() if corner else QSize()
+            if parts == self._placed:
+                return True  # where the parts are stays
+            self._placed = parts
         return super().event(event)

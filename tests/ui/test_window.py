@@ -425,3 +425,16 @@ def test_words_that_change_in_a_mode_do_not_draw_all_of_it_anew(qapp: Any) -> No
     QTest.qWait(10)
     assert modes.minimumSizeHint().width() > least, "the window still learns what it needs"
     modes.close()
+
+
+def test_a_chip_beside_the_modes_gets_the_room_that_its_words_need(qapp: Any) -> None:
+    modes, chip = Modes(), QLabel("CPU")
+    modes.addTab(QWidget(), "one")
+    modes.setCornerWidget(chip, Qt.Corner.TopRightCorner)
+    modes.resize(600, 300)
+    modes.show()
+    QTest.qWait(50)
+    chip.setText("CPU · 0.6 GB · bf16")
+    QTest.qWait(50)
+    assert chip.width() >= chip.sizeHint().width()
+    modes.close()
