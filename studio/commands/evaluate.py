@@ -141,7 +141,7 @@ class Evaluate(Command):
 
     def _ruler(
         self, subject: _Subject, space: features.FeatureSpace
-    ) -> tuple[Ruler, memorisation.Training | None]:
+    ) -> tuple[Ruler, memorisation.Known | None]:
         real, known = self._read(self.data, subject, self.compositions, _SEED), None
         if self.held_out:
             known, real = real.split(self.held_out)
@@ -151,7 +151,7 @@ class Evaluate(Command):
         with terminal.progress("Features of real pictures") as update:
             if known is None:
                 return Ruler(space, real, None, _plainly(update)), None
-            train = memorisation.Training.of(known.pixels, space, _plainly(update))
+            train = memorisation.Known.of(known.pixels, space, _plainly(update))
             reference = known if self.reference == "train" else None
             return Ruler(space, real, reference, _plainly(update)), train
 
@@ -210,20 +210,27 @@ class Evaluate(Command):
         return dataclasses.replace(found, bits=bits, bits_count=len(some))
 
     def _compared(
-        self, made: np.ndarray, ruler: Ruler, train: memorisation.Training
+        self, made: np.ndarray, ruler: Ruler, train: memorisation.Known
     ) -> dict[str, memorisation.Gauge]:
         """The gauges by features and by pixels; the sheet of the nearest is written."""
-        held_out = ruler.rest.pixels[: max(len(made), 100)]
-        near = train.by_features(made)
+        rest, others = ruler.rest.pixels, ruler.reference.pixels
+        if self.reference == "train":
+            rest, others = rest[::2], rest[1::2]
+        both = np.concatenate([made, rest[: max(len(made), 100)]])
+        other = memorisation.Known.of(others, train.space)
         with terminal.progress("Comparing with training pictures") as update:
-            by_pixels = train.by_pixels(np.concatenate([made, held_out]), _plainly(update)).distance
+            near = train.by_features(both)
+            found = {
+                "features": memorisation.shares(near, other.by_features(both)),
+                "pixels": memorisation.shares(
+                    train.by_pixels(both, _plainly(update)), other.by_pixels(both)
+                ),
+            }
         if self.out:
             page = memorisation.sheet(made, train.pixels, near)
             recipes.write_png(Path(self.out) / _NEAREST, recipes.enlarged(page, 512))
-        return {
-            "features": memorisation.gauge(near.distance, train.by_features(held_out).distance),
-            "pixels": memorisation.gauge(by_pixels[: len(made)], by_pixels[len(made) :]),
-        }
+        n = len(made)
+        return {name: memorisation.gauge(all_[:n], all_[n:]) for name, all_ in found.items()}
 
     # -- what is kept -------------------------------------------------------------------------------
 

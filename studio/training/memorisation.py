@@ -1,8 +1,10 @@
 """Whether a model repeats the pictures that it was trained on.
 
-Made pictures and held-out ones are each compared with the nearest training picture, as it is and
-mirrored, in a feature space and pixel by pixel. A model that has learned the law is as far from its
-training pictures as held-out pictures are; one that repeats them is nearer.
+Of made pictures and of held-out ones, the distance to the nearest training picture, as it is and
+mirrored, is held against that to the nearest of other pictures, which nobody learned from; in a feature
+space and pixel by pixel. A model that has learned the law has both alike, as held-out pictures have; one
+that repeats its training pictures is nearer to those. Blurred pictures, which are near to many, are near
+to both.
 
 Sources: Meehan et al. 2020, "A Non-Parametric Test to Detect Data-Copying in Generative Models" (the
 comparison with held-out pictures); Mann and Whitney 1947.
@@ -27,7 +29,7 @@ _CLOSE = 0.01  # the share of held-out pictures that count as close to a trainin
 
 @dataclass(frozen=True)
 class Nearest:
-    """The nearest training picture of each of N: its distance (N,), its place (N,), and whether it is
+    """The nearest known picture of each of N: its distance (N,), its place (N,), and whether it is
     nearer when mirrored (N,)."""
 
     distance: np.ndarray
@@ -39,9 +41,10 @@ class Nearest:
 class Gauge:
     """How near made pictures are to training pictures, beside held-out ones.
 
+    How near one is: its distance to the nearest of them over that to the nearest of other pictures.
     `close` is the share of made pictures that are nearer than `border`, which one in a hundred held-out
     ones is. `nearer` is how often a made picture is nearer than a held-out one: a half if nothing is
-    repeated. `ratio` is the median distance over that of held-out pictures.
+    repeated, and less for blurred pictures. `ratio` is the median over that of held-out pictures.
     """
 
     close: Figure
@@ -59,16 +62,16 @@ class Gauge:
 
 
 @dataclass(frozen=True)
-class Training:
-    """Pictures that a model was trained on, uint8 (M, H, W, C), and their features."""
+class Known:
+    """Pictures to find the nearest among, uint8 (M, H, W, C), and their features."""
 
     pixels: np.ndarray
     points: np.ndarray
     space: FeatureSpace
 
     @staticmethod
-    def of(pixels: np.ndarray, space: FeatureSpace, report: Report = lambda *_: None) -> Training:
-        return Training(pixels, space.of(pixels, report), space)
+    def of(pixels: np.ndarray, space: FeatureSpace, report: Report = lambda *_: None) -> Known:
+        return Known(pixels, space.of(pixels, report), space)
 
     def by_features(self, pixels: np.ndarray) -> Nearest:
         """The nearest in the feature space to each of uint8 pictures (N, H, W, C)."""
@@ -102,8 +105,15 @@ def _flat(pixels: np.ndarray) -> np.ndarray:
     return pixels.reshape(len(pixels), -1)
 
 
+def shares(learned: Nearest, other: Nearest) -> np.ndarray:
+    """How near (N,) each picture is to those learned from, beside other ones; 1 where it equals both."""
+    with np.errstate(divide="ignore", invalid="ignore"):
+        found = learned.distance / other.distance
+    return np.where(np.isnan(found), 1.0, found)
+
+
 def gauge(made: np.ndarray, held_out: np.ndarray) -> Gauge:
-    """The Gauge of distances (N,) of made and (M,) of held-out pictures to training pictures."""
+    """The Gauge of the `shares` (N,) of made and (M,) of held-out pictures."""
     border = float(np.quantile(held_out, _CLOSE))
     n, m = len(made), len(held_out)
     # Mann-Whitney's statistic, and its deviation if both were of one law.
@@ -123,7 +133,7 @@ def gauge(made: np.ndarray, held_out: np.ndarray) -> Gauge:
 def sheet(made: np.ndarray, training: np.ndarray, found: Nearest, count: int = 40) -> np.ndarray:
     """The `count` made pictures that are closest to a training picture, each beside it, the closest
     first; uint8 (H, W, C). A training picture is mirrored where that is nearer."""
-    order = np.argsort(found.distance, kind="stable")[:count]
+    order = np.argsort(found.distance[: len(made)], kind="stable")[:count]
     beside = training[found.place[order]]
     turned = found.mirrored[order][:, None, None, None]
     beside = np.where(turned, beside[:, :, ::-1], beside)
