@@ -5,7 +5,10 @@ from __future__ import annotations
 import contextlib
 import ctypes
 import os
+import sys
+from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any
 
 from studio.errors import DeviceError
 from studio.lazy import torch
@@ -64,18 +67,26 @@ def keep_freed(most: int = 2**29) -> None:
     them anew, page by page, takes a tenth to a quarter of the call. To be said before the first thread
     begins, for each would have a heap of its own. Where the allocator is not GNU's, nothing happens.
     """
-    with contextlib.suppress(OSError, AttributeError):
-        option = ctypes.CDLL(None).mallopt
+    if (allocator := _allocator("mallopt")) is not None:
         # M_TRIM_THRESHOLD, M_MMAP_THRESHOLD with the largest there may be, M_ARENA_MAX.
         for name, value in ((-1, most), (-3, 2**25), (-8, 1)):
-            option(name, value)
+            allocator(name, value)
 
 
 def give_back() -> None:
     """Hand memory that is free back to the system, where its allocator keeps it. Work of another kind
     leaves it in pieces, beside which the next work would ask for more."""
-    with contextlib.suppress(OSError, AttributeError):
-        ctypes.CDLL(None).malloc_trim(0)
+    if (allocator := _allocator("malloc_trim")) is not None:
+        allocator(0)
+
+
+def _allocator(function: str) -> Callable[..., Any] | None:
+    """A function of GNU's memory allocator; None where it is another one."""
+    if sys.platform != "linux":
+        return None
+    with contextlib.suppress(OSError):
+        return getattr(ctypes.CDLL(None), function, None)
+    return None
 
 
 def is_out_of_memory(error: BaseException) -> bool:
