@@ -49,7 +49,7 @@ class Film:
     caption: str = option(
         "sigma",
         label="Caption",
-        choices=("sigma", "log-SNR", "none"),
+        choices=("sigma", "log-SNR", "step", "none"),
         help="Below the picture, with step and network calls.",
     )
 
@@ -183,6 +183,8 @@ def captions(shot: Shot, style: str) -> list[str]:
     """What is said below a shot, the longest text first; none if it is to have none."""
     if style == "none":
         return []
+    if style == "step":
+        return [f"step {shot.step}"]
     # Only what the font that comes with Pillow can draw.
     if style == "sigma":
         where = f"sigma {math.exp(min(700.0, -shot.log_snr / 2)):.3g}"

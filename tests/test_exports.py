@@ -55,6 +55,17 @@ def test_a_film_shows_the_frames_in_their_order(tmp_path: Path, suffix: str) -> 
         assert film.width >= 256
 
 
+def test_frames_of_known_steps_are_told_below(tmp_path: Path) -> None:
+    frames = stack(1), stack(2)
+    plain, told = (
+        saved(ExportJob(tmp_path / f"{i}.webp", "film", stack(), {}, frames=frames, steps=steps))[0]
+        for i, steps in enumerate(((), (100, 2000)))
+    )
+    with Image.open(plain) as one, Image.open(told) as other:
+        assert other.height > one.height
+    assert recipes.read_recipe(told) is None
+
+
 def test_views_of_one_channel_make_a_film_too(tmp_path: Path) -> None:
     frames = tuple(stack(i)[..., :1] for i in range(3))
     (path,) = saved(ExportJob(tmp_path / "run.webp", "film", stack(), RECIPE, frames=frames))

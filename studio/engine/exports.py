@@ -24,8 +24,9 @@ class ExportJob:
     a "strip" of twelve moments of it, the "trajectory" itself, or a "replay" file that makes the pictures
     again elsewhere and proves it.
 
-    `pictures` is uint8 (N, H, W, C), `frames` stacks of the same layout, for a run without a trajectory.
-    Whatever can carry the recipe does; one picture alone carries the recipe of itself alone.
+    `pictures` is uint8 (N, H, W, C), `frames` stacks of the same layout, for a run without a
+    trajectory, and `steps` the step that each is of, where that is to be said below it. Whatever can
+    carry the recipe does, unless it is empty; one picture alone carries the recipe of itself alone.
     """
 
     lane: ClassVar[str] = "io"
@@ -37,6 +38,7 @@ class ExportJob:
     frames: tuple[np.ndarray, ...] = ()
     trajectory: Trajectory | None = None
     film: Film = field(default_factory=Film)
+    steps: tuple[int, ...] = ()
 
     def run(self, context: Context) -> Generator[Event, Any, None]:
         from studio import films, recipes
@@ -50,7 +52,7 @@ class ExportJob:
         if self.kind == "picture":
             recipes.write_png(self.path, self.pictures[self.chosen], self._alone(self.chosen))
         elif self.kind == "sheet":
-            recipes.write_png(self.path, grid(self.pictures), self.recipe)
+            recipes.write_png(self.path, grid(self.pictures), self.recipe or None)
         elif self.kind == "strip":
             strip = films.strip(self._shots(), style=self.film.caption)
             recipes.write_png(self.path, strip, self.recipe)
@@ -61,8 +63,10 @@ class ExportJob:
         elif self.kind == "replay":
             replay.write(self.path, self.pictures, self.recipe, context)
         else:
-            film = self.film if self.trajectory else replace(self.film, caption="none")
-            films.write(self.path, self._shots(), film, self.recipe)
+            film = self.film
+            if self.trajectory is None:
+                film = replace(film, caption="step" if self.steps else "none")
+            films.write(self.path, self._shots(), film, self.recipe or None)
         yield Saved(self.path)
 
     def _folder(self) -> Generator[Event, Any, None]:
@@ -82,7 +86,8 @@ class ExportJob:
         if self.trajectory is not None and self.trajectory.frames:
             return shots(self.trajectory, self.film.view)
         stacks = self.frames or (self.pictures,)  # of which nobody knows when they were
-        return [Shot(stack, 0.0, i, i) for i, stack in enumerate(stacks)]
+        steps = self.steps or range(len(stacks))
+        return [Shot(stack, 0.0, step, step) for step, stack in zip(steps, stacks)]
 
 
 def shots(trajectory: Trajectory, view: str) -> list[Shot]:

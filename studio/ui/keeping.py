@@ -124,16 +124,19 @@ class Keeping(QObject):
             "trajectory": (".traj", self.tr("Trajectory (*.traj)")),
             "replay": (".replay", self.tr("Replay (*.replay)")),
         }.get(kind, (".png", "PNG (*.png)"))
-        path, chosen = QFileDialog.getSaveFileName(
-            self._page, self.tr("Save"), name + suffix, kinds
-        )
-        if path and not Path(path).suffix:
-            path += chosen[chosen.rfind("*") + 1 : -1] if "*." in chosen else suffix
-        return Path(path) if path else None
+        return ask_path(self._page, self.tr("Save"), name + suffix, kinds)
 
     def _receive(self, event: Event) -> None:
         if isinstance(event, Saved):
             self.said.emit(self.tr("Saved {path}").format(path=event.path))
+
+
+def ask_path(page: QWidget, title: str, name: str, kinds: str) -> Path | None:
+    """Where to save, with `name` proposed; without a suffix, by the one of `kinds` that is chosen."""
+    path, chosen = QFileDialog.getSaveFileName(page, title, name, kinds)
+    if path and not Path(path).suffix:
+        path += chosen[chosen.rfind("*") + 1 : -1] if "*." in chosen else Path(name).suffix
+    return Path(path) if path else None
 
 
 def _enable_all(menu: QMenu) -> None:

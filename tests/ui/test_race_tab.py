@@ -212,9 +212,7 @@ def test_lanes_on_the_flow_have_densities_and_the_others_say_why_not(
     with_tab: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     path = tmp_path / "race.png"
-    monkeypatch.setattr(
-        "studio.ui.tabs.race.QFileDialog.getSaveFileName", lambda *_: (str(path), "")
-    )
+    monkeypatch.setattr("studio.ui.keeping.QFileDialog.getSaveFileName", lambda *_: (str(path), ""))
 
     async def work(tab: RaceTab) -> None:
         set_samplers(tab, SAMPLERS["em"](steps=9), SAMPLERS["dpm2m"](steps=12))

@@ -422,6 +422,25 @@ def test_samples_and_saves_are_asked_for_also_while_it_is_held(
     with_tab(work)
 
 
+def test_the_samples_through_a_training_become_a_film(
+    with_tab: Any, animals: Path, made_up: MadeUp, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    named = str(tmp_path / "grown"), "GIF (*.gif)"
+    monkeypatch.setattr("studio.ui.keeping.QFileDialog.getSaveFileName", lambda *_: named)
+
+    async def work(tab: TrainTab) -> None:
+        tab.ask_film()  # nothing yet: it is said, nothing breaks
+        await begun(tab, animals, made_up, steps=12)
+        tab.live.draw()
+        assert tab.live.lapse.film.isEnabled()
+        tab.live.lapse.film.click()
+        await until(lambda: not tab.exports.busy)
+        with Image.open(tmp_path / "grown.gif") as film:
+            assert film.n_frames >= 3
+
+    with_tab(work)
+
+
 def test_stopping_keeps_the_model(
     with_tab: Any, animals: Path, made_up: MadeUp, home: Path
 ) -> None:

@@ -5,13 +5,12 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
 import numpy as np
 from PySide6.QtCore import Qt
 from PySide6.QtGui import QKeySequence, QShortcut
 from PySide6.QtWidgets import (
-    QFileDialog,
     QToolButton,
     QVBoxLayout,
     QWidget,
@@ -50,6 +49,7 @@ from studio.ui.compare.playback import Playback, RaceTimeline
 from studio.ui.compare.poster import Reel, Strip, poster
 from studio.ui.compare.scoreboard import Scoreboard
 from studio.ui.compare.view_bar import ViewBar
+from studio.ui.keeping import ask_path
 from studio.ui.page import columns, controls, menu_button, verbs
 from studio.ui.queue_seat import QueueButton, Seat
 from studio.ui.recipe_panel import differences
@@ -461,7 +461,7 @@ class RaceTab(Tab):
         view = self.view.view if self.view.view != DENSITY else "denoised"
         sheet = _sheet([f for f in seen if f is not None], titles, view, shown)
         # A recipe that does not lead to these pictures is worse than none.
-        recipe = None if race.bent else spec.to_dict(race.recipe)
+        recipe = {} if race.bent else spec.to_dict(race.recipe)
         frames: Any = ()
         if kind == "film":
             kept = [race.trajectories[i] for i in sorted(race.trajectories)]
@@ -470,7 +470,7 @@ class RaceTab(Tab):
                 lambda when: _sheet([t.nearest(when) for t in kept], titles, view),
             )
         name = "film" if kind == "film" else "sheet"
-        job = ExportJob(path, name, sheet[None], cast("dict[str, Any]", recipe), 0, frames)
+        job = ExportJob(path, name, sheet[None], recipe, 0, frames)
         self.exports.start(lambda: job)
 
     def _ask_path(self, kind: str, recipe: RaceRecipe) -> Path | None:
@@ -478,10 +478,7 @@ class RaceTab(Tab):
         suffix = ".webp" if film else ".png"
         kinds = "WebP (*.webp);;GIF (*.gif)" if film else "PNG (*.png)"
         name = f"race-{recipe.seed}{suffix}"
-        path, _ = QFileDialog.getSaveFileName(self, self.tr("Save"), name, kinds)
-        if path and not Path(path).suffix:
-            path += suffix
-        return Path(path) if path else None
+        return ask_path(self, self.tr("Save"), name, kinds)
 
     def _exported(self, event: Event) -> None:
         if isinstance(event, Saved):

@@ -27,6 +27,7 @@ from PySide6.QtWidgets import (
 
 from studio.engine import train_jobs
 from studio.engine.events import Done, Event, Levels, Metric, Note, Progress, Saved
+from studio.engine.exports import ExportJob
 from studio.engine.sheets import Sheet
 from studio.engine.train_events import Discard, RolledBack, SampleNow, SaveNow, TrainResult
 from studio.engine.train_jobs import CheckPlan, RunFound, TrainJob
@@ -34,6 +35,7 @@ from studio.errors import SpecError, StudioError
 from studio.training.check import Checked
 from studio.ui.dialogs import ask
 from studio.ui.errands import Errands
+from studio.ui.keeping import ask_path
 from studio.ui.page import columns, scrolled, stacked
 from studio.ui.runner import Runner, spawn
 from studio.ui.session import Session
@@ -73,6 +75,7 @@ class TrainTab(Tab):
         self.bar = TrainBar()
         self.checker = Runner(session.engine, self._check_told)
         self.errands = Errands(session.engine)
+        self.exports = Runner(session.engine, self._exported)
         self.record = Record()
         self._job: TrainJob | None = None
         self._ended = self._discarding = self._failing = False
@@ -162,6 +165,7 @@ class TrainTab(Tab):
         self.card.sigma_wanted.connect(self.plan.set_sigma_max)
         self.result.use_requested.connect(self.use)
         self.earlier.go_on_requested.connect(self.go_on)
+        self.live.lapse.film_requested.connect(self.ask_film)
         self.bar.check_requested.connect(self.check_or_stop)
         self.bar.run_requested.connect(self.run_or_stop)
         self.bar.pause_requested.connect(self.pause_or_go)
@@ -175,7 +179,8 @@ class TrainTab(Tab):
         self.checker.state_changed.connect(lambda _: self._show_state())
         self.checker.failed.connect(self._failed)
         self.errands.failed.connect(self._failed)
-        for part in (self.folder, self.checker, self.errands):
+        self.exports.failed.connect(self._failed)
+        for part in (self.folder, self.checker, self.errands, self.exports):
             part.bug.connect(self.bug)
         self.session.model_changed.connect(lambda _: self._models_changed())
         self.session.shelf_changed.connect(self._models_changed)
@@ -189,6 +194,7 @@ class TrainTab(Tab):
             ("L", self.live.lapse.play_or_stop),
             (",", lambda: self.live.lapse.walk(-1)),
             (".", lambda: self.live.lapse.walk(1)),
+            ("Ctrl+E", self.ask_film),
             ("Alt+1", lambda: self.show_view(_PICTURES)),
             ("Alt+2", lambda: self.show_view(_TRAINING)),
         ):
@@ -605,6 +611,28 @@ class TrainTab(Tab):
         self.errors.show_error(error)
         self.status.emit(error.message)
 
+    # -- keeping ------------------------------------------------------------------------------------
+
+    def ask_film(self) -> None:
+        """Ask where, and save the samples through the training as a film."""
+        sheets = self.record.sheets
+        # Of a run that was gone on with by another plan, the first sheets may have fewer pictures.
+        sheets = [s for s in sheets if s.pictures.shape == sheets[-1].pictures.shape]
+        if len(sheets) < 2:
+            self.status.emit(self.tr("There is no film yet: samples are drawn again and again"))
+            return
+        kinds = "WebP (*.webp);;GIF (*.gif);;MP4 (*.mp4)"
+        name, title = f"{self.record.name or 'training'}.webp", self.tr("Save a film")
+        if (path := ask_path(self, title, name, kinds)) is None:
+            return
+        stacks, steps = (tuple(s.pictures for s in sheets), tuple(s.step for s in sheets))
+        job = ExportJob(path, "film", stacks[-1], {}, frames=stacks, steps=steps)
+        self.exports.start(lambda: job)
+
+    def _exported(self, event: Event) -> None:
+        if isinstance(event, Saved):
+            self.status.emit(self.tr("Saved {path}").format(path=event.path))
+
     # -- closing ------------------------------------------------------------------------------------
 
     def at_stake(self) -> str:
@@ -625,4 +653,5 @@ class TrainTab(Tab):
         self.folder.stop()
 
     def runners(self) -> list[Runner]:
-        return [self.runner, self.checker, self.errands.runner, *self.folder.runners()]
+        others = self.checker, self.errands.runner, self.exports
+        return [self.runner, *others, *self.folder.runners()]

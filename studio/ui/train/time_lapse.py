@@ -18,6 +18,7 @@ class TimeLapse(QWidget):
     """`moved` carries the place of the sheet to show; None of `place` follows the newest."""
 
     moved = Signal(int)
+    film_requested = Signal()
 
     def __init__(self, parent: QWidget | None = None) -> None:
         super().__init__(parent)
@@ -41,6 +42,7 @@ class TimeLapse(QWidget):
         self.latest.setText(self.tr("Latest"))
         self.latest.setCheckable(True)
         self.latest.setToolTip(self.tr("Follow the training: show samples as they come (End)"))
+        self.film = self._button("film", self.tr("Save a film of the training (Ctrl+E)"))
         row = QHBoxLayout(self)
         row.setContentsMargins(0, 0, 0, 0)
         row.setSpacing(4)
@@ -49,11 +51,13 @@ class TimeLapse(QWidget):
         row.addWidget(self.slider, 1)
         row.addWidget(self.told)
         row.addWidget(self.latest)
+        row.addWidget(self.film)
         self.back.clicked.connect(lambda: self.walk(-1))
         self.on.clicked.connect(lambda: self.walk(1))
         self.play.clicked.connect(self.play_or_stop)
         self.slider.valueChanged.connect(self._slid)
         self.latest.clicked.connect(self.follow)
+        self.film.clicked.connect(self.film_requested)
         self._show()
 
     def _button(self, icon: str, tip: str) -> QToolButton:
@@ -146,7 +150,7 @@ class TimeLapse(QWidget):
 
     def _show(self) -> None:
         many = len(self._steps) > 1
-        for widget in (self.back, self.play, self.on, self.slider):
+        for widget in (self.back, self.play, self.on, self.slider, self.film):
             widget.setEnabled(many)
         self.latest.setEnabled(bool(self._steps))
         self.latest.setChecked(self._following)
