@@ -187,6 +187,18 @@ def _found(folder: Path) -> RunFound | None:
     return RunFound(folder.name, run.step, run.plan.steps, loss, when, goes_on, where, folder)
 
 
+def curves(run: RunFound) -> dict[str, tuple[tuple[int, float], ...]]:
+    """What is kept of the loss of a run and of what was measured, (step, value) each, by the names that
+    the events of a training have."""
+    loss = log.Log(run.folder, run.step).rows
+    measured = log.Measures(run.folder, run.step).rows
+    return {
+        "loss": tuple(row[:2] for row in loss),
+        "held-out": tuple((step, held_out) for step, held_out, _, _ in measured),
+        "bits": tuple((step, bits) for step, _, bits, _ in measured),
+    }
+
+
 def resumed(folder: Path) -> TrainJob:
     """The job that goes on with the run in a folder. Raises DataError if it cannot be gone on with."""
     recipe = places.read_recipe(folder)

@@ -20,7 +20,7 @@ from PySide6.QtTest import QTest
 from PySide6.QtWidgets import QMessageBox, QWidget
 
 from studio import app
-from studio.engine import train_jobs
+from studio.engine import sheets, train_jobs
 from studio.engine.engine import Engine
 from studio.engine.events import Done, Event, Levels, Metric, Note, Progress, Saved
 from studio.engine.jobs import SampleJob, Setting
@@ -437,6 +437,42 @@ def test_the_samples_through_a_training_become_a_film(
         await until(lambda: not tab.exports.busy)
         with Image.open(tmp_path / "grown.gif") as film:
             assert film.n_frames >= 3
+
+    with_tab(work)
+
+
+def test_an_earlier_training_is_looked_at_again(
+    with_tab: Any, animals: Path, made_up: MadeUp, tmp_path: Path
+) -> None:
+    folder = tmp_path / "ended"
+    folder.mkdir()
+    (folder / "log.csv").write_text(
+        "step,loss,pictures_per_second,seconds\n5,0.5,4,1\n10,0.4,4,2\n"
+    )
+    (folder / "measures.csv").write_text(
+        "step,held_out,bits,memorised\n0,0.7,nan,0\n10,0.6,3.5,0\n"
+    )
+    for step in (0, 10):
+        sheets.keep(folder, sheet(step))
+    made_up.found = [RunFound("ended", 10, 10, 0.4, 1e9, False, str(animals), folder)]
+
+    async def work(tab: TrainTab) -> None:
+        await until(lambda: tab._runs)
+        tab._fill_past()
+        (action,) = tab.past.actions()
+        assert action.text().startswith("ended, ")
+        action.trigger()
+        await until(lambda: tab.record.name == "ended")
+        assert tab.view.currentWidget() is tab.live
+        assert tab.record.curves["loss"].points == [(5, 0.5), (10, 0.4)]
+        assert tab.record.curves["bits"].points == [(10, 3.5)]
+        assert [s.step for s in tab.record.sheets] == [0, 10]
+        assert "“ended” came to step 10 of 10" in tab.result.text.text()
+        assert tab.live.lapse.film.isEnabled()
+        await begun(tab, animals, made_up, steps=2)
+        tab._fill_past()
+        assert not any(action.isEnabled() for action in tab.past.actions())
+        assert tab.record.name == "my-animals"
 
     with_tab(work)
 

@@ -19,6 +19,7 @@ from PySide6.QtGui import (
 from PySide6.QtWidgets import (
     QButtonGroup,
     QHBoxLayout,
+    QMenu,
     QPushButton,
     QStackedWidget,
     QVBoxLayout,
@@ -36,7 +37,7 @@ from studio.training.check import Checked
 from studio.ui.dialogs import ask
 from studio.ui.errands import Errands
 from studio.ui.keeping import ask_path
-from studio.ui.page import columns, scrolled, stacked
+from studio.ui.page import columns, menu_button, scrolled, stacked
 from studio.ui.runner import Runner, spawn
 from studio.ui.session import Session
 from studio.ui.tabs import Tab
@@ -81,6 +82,7 @@ class TrainTab(Tab):
         self._ended = self._discarding = self._failing = False
         self._unseen = False  # whether it came to its end while another mode was looked at
         self._saved_at = 0  # the step that the model on disk is of
+        self._runs: list[RunFound] = []  # earlier ones, the latest first
         self._checked_plan: Any = None
         self._note = self._marked = ""
         self._soon = QTimer(self, singleShot=True, interval=_TICK)
@@ -127,6 +129,10 @@ class TrainTab(Tab):
             self.views.addButton(button, i)
             bar.addWidget(button)
         bar.addStretch()
+        self.past = QMenu(self)
+        self.past.aboutToShow.connect(self._fill_past)
+        bar.addWidget(past := menu_button("history", self.tr("Earlier"), self.past))
+        past.setToolTip(self.tr("Look at a training that has ended: its curves and samples"))
         self.view = QStackedWidget()
         self.view.setObjectName("trainView")
         self.view.setAccessibleName(self.tr("Pictures, or the training as it goes"))
@@ -224,6 +230,7 @@ class TrainTab(Tab):
             self.errands.do(train_jobs.runs, self._offer)
 
     def _offer(self, runs: list[RunFound]) -> None:
+        self._runs = runs
         if self.runner.busy:
             return
         self.earlier.show_runs(runs)
@@ -377,6 +384,47 @@ class TrainTab(Tab):
             lambda: (train_jobs.resumed(run.folder), train_jobs.sheets(run.folder)),
             partial(self._resume, run),
         )
+
+    def look_back(self, run: RunFound) -> None:
+        """Show the curves and the samples of an earlier training."""
+        self.errands.do(
+            lambda: (train_jobs.curves(run), train_jobs.sheets(run.folder)),
+            partial(self._look_back, run),
+        )
+
+    def _look_back(
+        self, run: RunFound, kept: tuple[dict[str, tuple[tuple[int, float], ...]], list[Sheet]]
+    ) -> None:
+        if self.runner.busy:
+            return
+        curves, sheets = kept
+        self.record = record = Record(run.name, Path(run.data).stem, run.step, total=run.total)
+        for name, points in curves.items():
+            record.add(name, points)
+        record.add_sheets(sheets)
+        self.live.begin(record)
+        self.card.hide()
+        self.show_view(_TRAINING)
+        told = self.tr("“{name}” came to step {step} of {total}, {when}.").format(
+            name=run.name,
+            step=words.count(run.step),
+            total=words.count(run.total),
+            when=words.moment(run.when),
+        )
+        self.result.show_result(run.name, told)
+        self.status.emit(told)
+        self._tell()
+
+    def _fill_past(self) -> None:
+        self.past.clear()
+        for run in self._runs:
+            text = f"{run.name}, {words.moment(run.when)}"
+            action = self.past.addAction(text, partial(self.look_back, run))
+            action.setEnabled(not self.runner.busy)
+        if not self._runs:
+            self.past.addAction(self.tr("There is none yet")).setEnabled(False)
+        elif self.runner.busy:
+            self.past.addAction(self.tr("While one trains, it is shown")).setEnabled(False)
 
     def _resume(self, run: RunFound, kept: tuple[TrainJob, list[Sheet]]) -> None:
         job, sheets = kept
