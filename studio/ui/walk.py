@@ -244,17 +244,17 @@ class Walk(QWidget):
             self.timeline.clear()
             return
         self.timeline.begin(way.low, way.high)
+        self._laid = len(way.frames)  # before they are read: the worker may be adding to them
         frames = self.tree.frames(self.node)
         for frame in frames:
             self.timeline.add(frame.log_snr, self._picture(frame))
-        self._laid = len(way.frames)
         if frames:
             self.timeline.set_live(frames[-1].log_snr)
         self._show_tree()
         self._tell_kept()
 
     def _add_thumbnails(self) -> None:
-        frames = self.trajectory.frames if self.trajectory else []
+        frames = self.trajectory.frames[:] if self.trajectory else []
         self._laid = min(self._laid, len(frames))  # a full budget thins the frames
         for frame in frames[self._laid :]:
             self.timeline.add(frame.log_snr, self._picture(frame))

@@ -493,7 +493,7 @@ class GridPage(QWidget):
     def _add_thumbnails(self, place: Place) -> None:
         assert self._grid is not None
         way = self._grid.trajectories.get(place)
-        frames = way.frames if way is not None else []
+        frames = way.frames[:] if way is not None else []
         self._thumbnails = min(self._thumbnails, len(frames))  # a full budget thins the frames
         for frame in frames[self._thumbnails :]:
             self.timeline.add(frame.log_snr, frame.denoised[0])

@@ -52,7 +52,7 @@ class RaceTimeline(Timeline):
         trajectory = self._trajectories.get(lane)
         if trajectory is None:
             return
-        frames = trajectory.frames
+        frames = trajectory.frames[:]  # the worker may be adding to them
         known = min(self._read.get(lane, 0), len(frames))  # a full budget thins the frames
         for frame in frames[known:]:
             if self._room_at(frame.log_snr):
