@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -14,6 +15,7 @@ from test_trainer import TINY
 
 from studio.diffusion.objectives import OBJECTIVES
 from studio.diffusion.sde import VESDE, VPSDE
+from studio.training import log
 from studio.training.data import Pictures
 from studio.training.watch import HeldOut, LevelLosses, Memory, largest_distance
 from studio.weights.model import ModelInfo
@@ -54,6 +56,40 @@ def test_a_loss_that_is_no_number_is_not_counted():
     watched.add(torch.tensor([0.0, 0.0]), torch.tensor([math.nan, 2.0]))
     assert np.nanmax(watched.loss) == pytest.approx(2)
     assert watched.seen.sum() == 1
+
+
+def test_losses_of_the_beginning_are_told_once_enough_was_seen_of_each_level():
+    watched = LevelLosses(VPSDE())
+    middles = torch.tensor((watched.edges[1:] + watched.edges[:-1]) / 2)
+    for loss in [3.0] * 31:
+        watched.add(middles, torch.full((12,), loss))
+    assert np.isnan(watched.first).all()
+    for loss in [3.0] * 9 + [1.0] * 200:
+        watched.add(middles, torch.full((12,), loss))
+    assert watched.first.tolist() == pytest.approx([3.0] * 12)
+    assert watched.loss.max() < 2
+
+
+def test_losses_by_level_go_on_where_an_earlier_part_of_the_run_has_left_them(tmp_path: Path):
+    watched, after = LevelLosses(VPSDE()), LevelLosses(VPSDE())
+    middles = torch.tensor((watched.edges[1:] + watched.edges[:-1]) / 2)
+    for _ in range(40):
+        watched.add(middles[3:], torch.arange(9.0))
+    log.keep_levels(tmp_path, watched.rows)
+    after.go_on(log.levels(tmp_path))
+    for levels in (watched, after):
+        levels.add(middles[3:], torch.ones(9))
+    np.testing.assert_allclose(after.rows, watched.rows, rtol=1e-4)
+
+
+@pytest.mark.parametrize(
+    "text", ["", "low\n1\n", "a,b,c,d,e,f\n1,2,3,4,5,x\n", "\0" * 40, "h\n" + "7" * 200_000]
+)
+def test_levels_that_are_damaged_are_no_levels(tmp_path: Path, text: str):
+    (tmp_path / "levels.csv").write_text(text)
+    watched = LevelLosses(VPSDE())
+    watched.go_on(log.levels(tmp_path))
+    assert not watched.seen.any()
 
 
 # -- held out -------------------------------------------------------------------------------------

@@ -6,6 +6,7 @@ a lane and name wait as one; everything else waits in order and is never lost.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -80,11 +81,18 @@ class Shares(Event):
 @dataclass(frozen=True)
 class Levels(Event):
     """The loss by noise level: `edges` (K + 1,) of ln(sigma), the smoothed `loss` (K,), nan where none
-    was seen, and how many pictures were `seen` (K,)."""
+    was seen; how many pictures were `seen` (K,); and the loss at `first` (K,), nan until it is known."""
 
     edges: np.ndarray
     loss: np.ndarray
     seen: np.ndarray
+    first: np.ndarray
+
+    @staticmethod
+    def of(rows: Sequence[Sequence[float]]) -> Levels:
+        """From the rows that training.watch.LevelLosses tells and a run's folder keeps."""
+        low, high, loss, _, seen, first = np.array(rows, np.float64).T
+        return Levels(np.append(low, high[-1]), loss, seen, first)
 
 
 @dataclass(frozen=True)

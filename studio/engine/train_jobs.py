@@ -199,6 +199,12 @@ def curves(run: RunFound) -> dict[str, tuple[tuple[int, float], ...]]:
     }
 
 
+def levels(run: RunFound) -> Levels | None:
+    """The loss by noise level as a run has left it; None of one that has left nothing of it."""
+    rows = log.levels(run.folder)
+    return Levels.of(rows) if rows else None
+
+
 def resumed(folder: Path) -> TrainJob:
     """The job that goes on with the run in a folder. Raises DataError if it cannot be gone on with."""
     recipe = places.read_recipe(folder)

@@ -30,7 +30,7 @@ from studio.errors import SaveError
 from studio.training import card
 from studio.training import runs as places
 from studio.training.board import Board
-from studio.training.log import Log, Measures
+from studio.training.log import Log, Measures, keep_levels, levels
 from studio.training.loop import Guard, TrainStep, train
 from studio.training.runs import Recipe
 from studio.training.watch import HeldOut, LevelLosses, Memory
@@ -121,6 +121,7 @@ class Running:
             Measures(self.folder, trainer.step),
         )
         self.levels = LevelLosses(trainer.info.sde)
+        self.levels.go_on(levels(self.folder))
         self.resumed_at = trainer.step
         self.board = Board(self.folder) if terms.tensorboard and self.main else None
         self.looks = Looks(trainer, lot, self.every) if self.every else None
@@ -161,6 +162,8 @@ class Running:
             points = tuple((row[0], row[place]) for row in self.measures.rows)
             if points:
                 yield from self._tell(Metric(name, points))
+        if self.levels.seen.any():
+            yield from self._tell(Levels.of(self.levels.rows))
         if self.every and self.last is None:
             yield from self._look()
 
@@ -210,8 +213,7 @@ class Running:
         if now - self._slow_at > _SLOW_SECONDS:
             self._slow_at = now
             yield from self._tell(Metric("pace", ((step.step, self.log.speed),)))
-            levels = self.levels
-            yield from self._tell(Levels(levels.edges, levels.loss, levels.seen.copy()))
+            yield from self._tell(Levels.of(self.levels.rows))
 
     def _ended(self) -> Told:
         """The last look, and what has come of it all."""
@@ -321,6 +323,7 @@ class Running:
         if not self.main or not self.trainer.step:
             return
         self.log.close()
+        keep_levels(self.folder, self.levels.rows)
         with contextlib.suppress(SaveError):
             card.write(self.folder, self._card())
 

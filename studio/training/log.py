@@ -1,5 +1,5 @@
 """The curves of a run, kept beside it so that they survive a resume: `log.csv` of its loss and pace,
-`measures.csv` of what was measured on held-out pictures."""
+`measures.csv` of what was measured on held-out pictures, `levels.csv` of the loss by noise level."""
 
 from __future__ import annotations
 
@@ -7,18 +7,20 @@ import contextlib
 import csv
 import math
 import time
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 from studio.errors import SaveError
 from studio.paths import atomic
 from studio.training.loop import TrainStep
-from studio.training.runs import LOG, MEASURES
+from studio.training.runs import LEVELS, LOG, MEASURES
 
 _FIELDS = ("step", "loss", "pictures_per_second", "seconds")
 _SMOOTHING = 0.98
 _SECONDS_BETWEEN_ROWS = 10.0
 
 Row = tuple[int, float, float, float]
+_unreadable = contextlib.suppress(OSError, ValueError, csv.Error)
 
 
 class Log:
@@ -92,9 +94,24 @@ class Measures:
         _keep(self._path, ("step", "held_out", "bits", "memorised"), self.rows)
 
 
-def _keep(path: Path, names: tuple[str, ...], rows: list[Row]) -> None:
+def keep_levels(folder: Path, rows: Iterable[Sequence[float]]) -> None:
+    """Keep what LevelLosses tells in rows."""
+    _keep(folder / LEVELS, ("low", "high", "loss", "weight", "seen", "first"), rows)
+
+
+def levels(folder: Path) -> list[tuple[float, ...]]:
+    """The rows of LevelLosses as they were kept last; none if they are not there or damaged."""
+    rows: list[tuple[float, ...]] = []
+    with _unreadable, (folder / LEVELS).open(encoding="utf-8") as file:
+        for line in list(csv.reader(file))[1:]:
+            low, high, loss, weight, seen, first = map(float, line)
+            rows.append((low, high, loss, weight, seen, first))
+    return rows
+
+
+def _keep(path: Path, names: tuple[str, ...], rows: Iterable[Sequence[float]]) -> None:
     # The curves are worth less than the run: a full disk is told where the model is saved.
-    told = [(s, f"{a:.6g}", f"{b:.6g}", f"{c:.6g}") for s, a, b, c in rows]
+    told = [[v if isinstance(v, int) else f"{v:.6g}" for v in row] for row in rows]
     with (
         contextlib.suppress(SaveError),
         atomic(path) as temporary,
@@ -106,7 +123,7 @@ def _keep(path: Path, names: tuple[str, ...], rows: list[Row]) -> None:
 def _read(path: Path) -> list[Row]:
     """The rows of a log; those that cannot be read are left out."""
     rows: list[Row] = []
-    with contextlib.suppress(OSError, UnicodeDecodeError), path.open(encoding="utf-8") as file:
+    with _unreadable, path.open(encoding="utf-8") as file:
         for line in csv.reader(file):
             with contextlib.suppress(ValueError):
                 step, loss, speed, seconds = line

@@ -26,7 +26,7 @@ RECIPE = "recipe.json"
 RESUME = "resume.safetensors"
 SAMPLES = "samples"
 BOARD = "tensorboard"
-LOG, MEASURES = "log.csv", "measures.csv"
+LOG, MEASURES, LEVELS = "log.csv", "measures.csv", "levels.csv"
 
 
 @dataclass(frozen=True)
@@ -85,7 +85,7 @@ def discard(folder: Path) -> None:
     """Delete what a run has made in a folder, and the folder if nothing else is in it."""
     for name in (SAMPLES, lengths.FOLDER, BOARD):
         shutil.rmtree(folder / name, ignore_errors=True)
-    files = [RESUME, native.WEIGHTS, RECIPE, LOG, MEASURES]
+    files = [RESUME, native.WEIGHTS, RECIPE, LOG, MEASURES, LEVELS]
     if card.is_ours(folder):
         files.append(native.CARD)
     for name in (*files, adapters.WEIGHTS, adapters.CONFIG):

@@ -28,6 +28,7 @@ if TYPE_CHECKING:
 
 LEVELS = 12
 _KEEP = 0.99
+_ENOUGH = 32  # pictures seen of a level, from which on its loss says how it stands
 _POINTS = 128, 256  # (picture, noise level) pairs that loss and bits are measured at
 _AT_ONCE = 32
 _NO_STEP = 1 << 40  # whose noise no step of a training has
@@ -36,7 +37,8 @@ _SIDE = 32  # pixels of the pictures that are compared
 
 
 class LevelLosses:
-    """The loss by noise level, smoothed over the last hundred steps or so."""
+    """The loss by noise level, smoothed over the last hundred steps or so. `first` is what it was, once
+    enough had been seen of every level to say so; nan before."""
 
     def __init__(self, sde: SDE) -> None:
         ends = torch.tensor([FIRST_TIME, 1.0], dtype=torch.float64)
@@ -44,6 +46,7 @@ class LevelLosses:
         self.edges = np.linspace(low, high, LEVELS + 1)
         self._sum, self._weight = np.zeros(LEVELS), np.zeros(LEVELS)
         self.seen = np.zeros(LEVELS, np.int64)
+        self.first = np.full(LEVELS, math.nan)
 
     def add(self, levels: Tensor, losses: Tensor) -> None:
         """Take note of ln(sigma) and the loss of pictures, (n,) each."""
@@ -54,6 +57,9 @@ class LevelLosses:
         self._sum = _KEEP * self._sum + np.bincount(at[there], values[there], LEVELS)
         self._weight = _KEEP * self._weight + count
         self.seen += count
+        known = not np.isnan(self.first).all()
+        if there.any() and not known and np.median(self.seen[self.seen > 0]) >= _ENOUGH:
+            self.first = self.loss
 
     @property
     def loss(self) -> np.ndarray:
@@ -61,6 +67,21 @@ class LevelLosses:
         return np.divide(
             self._sum, self._weight, out=np.full(LEVELS, math.nan), where=self._weight > 1e-9
         )
+
+    @property
+    def rows(self) -> list[tuple[float, ...]]:
+        """A row a level: its ends (ln sigma), loss, weight of the loss, pictures seen, first loss."""
+        columns = self.edges[:-1], self.edges[1:], self.loss, self._weight, self.seen, self.first
+        return [tuple(map(float, row)) for row in zip(*columns)]
+
+    def go_on(self, rows: list[tuple[float, ...]]) -> None:
+        """Go on from the rows of an earlier part of the run, if they are of these levels."""
+        table = np.array(rows)
+        if table.shape != (LEVELS, 6) or not np.allclose(table[:, 0], self.edges[:-1], atol=1e-3):
+            return
+        loss, weight, seen, first = table[:, 2:].T
+        self._sum, self._weight = np.nan_to_num(loss) * np.nan_to_num(weight), np.nan_to_num(weight)
+        self.seen, self.first = np.nan_to_num(seen).astype(np.int64), first
 
 
 # -- pictures that were not learned from ----------------------------------------------------------

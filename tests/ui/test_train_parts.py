@@ -529,7 +529,7 @@ def test_the_check_is_told_in_words_and_pales_when_the_plan_changes(shown: Shown
 
 
 def levels(loss: float, seen: int = 100) -> Levels:
-    return Levels(np.linspace(-4, 4, 9), np.full(8, loss), np.full(8, seen))
+    return Levels(np.linspace(-4, 4, 9), np.full(8, loss), np.full(8, seen), np.full(8, math.nan))
 
 
 def sheet(step: int, value: int = 0, memorised: float = 0.1) -> Sheet:
@@ -588,25 +588,14 @@ def test_sheets_that_would_take_too_much_memory_are_thinned_between_their_ends(
     assert (record.sheets[0].step, record.sheets[-1].step) == (0, 950)
 
 
-def test_the_levels_of_the_beginning_are_kept_once_enough_was_seen() -> None:
-    record = Record()
-    record.add_levels(levels(1.0, seen=2))
-    assert record.first_levels is None
-    first = levels(0.9)
-    for now in (first, levels(0.5)):
-        record.add_levels(now)
-    assert record.first_levels is first
-    assert record.levels is not first
-
-
 # -- the training as it is shown --------------------------------------------------------------------
 
 
 def test_bars_are_as_high_as_their_losses_and_levels_unseen_have_none(shown: Shown) -> None:
     strip = shown(LevelsStrip(), 400, 200)
     assert strip.bars() == []
-    now = Levels(np.linspace(-4, 4, 5), np.array([0.1, 0.4, math.nan, 0.2]), np.array([9, 9, 0, 9]))
-    strip.show_levels(now, None)
+    loss, seen = np.array([0.1, 0.4, math.nan, 0.2]), np.array([9, 9, 0, 9])
+    strip.show_levels(Levels(np.linspace(-4, 4, 5), loss, seen, loss))
     heights = [box.height() for box, _, _ in strip.bars()]
     assert len(heights) == 3
     assert heights[1] == pytest.approx(4 * heights[0], rel=1e-6)
@@ -620,7 +609,7 @@ def test_a_live_view_draws_a_run_that_grows(shown: Shown, qapp: Any) -> None:
     view.begin(record)
     record.add("loss", ((step, 1 / (step + 1)) for step in range(200)))
     record.add("held-out", ((step, 1.2 / (step + 1)) for step in range(0, 200, 20)))
-    record.add_levels(levels(0.5))
+    record.levels = levels(0.5)
     record.add_sheets([sheet(0), sheet(100, 50)])
     view.draw()
     assert view.wall.pictures.count == 4

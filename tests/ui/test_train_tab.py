@@ -29,6 +29,7 @@ from studio.engine.train_events import Discard, RolledBack, TrainResult
 from studio.engine.train_jobs import CheckPlan, RunFound, TrainJob
 from studio.errors import DataError, DeviceError
 from studio.settings import Settings
+from studio.training import log
 from studio.training.check import Checked
 from studio.ui.collector import Collector
 from studio.ui.main_window import MainWindow
@@ -102,7 +103,7 @@ class MadeUp:
     def _step(self, job: TrainJob, step: int) -> Iterator[Event]:
         yield Metric("loss", ((step, 1 / step),))
         yield Metric("pace", ((step, 40.0),))
-        yield Levels(np.linspace(-3, 3, 5), np.full(4, 1 / step), np.full(4, 50))
+        yield Levels(np.linspace(-3, 3, 5), np.full(4, 1 / step), np.full(4, 50), np.ones(4))
         if step % 5 == 0:
             yield sheet(step)
         if step == self.rolls_back_at:
@@ -437,8 +438,16 @@ def test_the_samples_through_a_training_become_a_film(
         await until(lambda: not tab.exports.busy)
         with Image.open(tmp_path / "grown.gif") as film:
             assert film.n_frames >= 3
+        said: list[str] = []
+        tab.status.connect(said.append)
+        tab.ask_film()
+        tab.ask_film()
+        assert any("already" in text for text in said)
 
-    with_tab(work)
+    with_tab(work)  # closes while the second is written
+    (film,) = tmp_path.glob("grown*")
+    with Image.open(film) as shown:
+        assert shown.n_frames >= 3
 
 
 def test_an_earlier_training_is_looked_at_again(
@@ -452,6 +461,7 @@ def test_an_earlier_training_is_looked_at_again(
     (folder / "measures.csv").write_text(
         "step,held_out,bits,memorised\n0,0.7,nan,0\n10,0.6,3.5,0\n"
     )
+    log.keep_levels(folder, [(-1.0, 0.0, 0.5, 9.0, 40.0, 0.9), (0.0, 1.0, 0.2, 9.0, 50.0, 0.8)])
     for step in (0, 10):
         sheets.keep(folder, sheet(step))
     made_up.found = [RunFound("ended", 10, 10, 0.4, 1e9, False, str(animals), folder)]
@@ -467,6 +477,7 @@ def test_an_earlier_training_is_looked_at_again(
         assert tab.record.curves["loss"].points == [(5, 0.5), (10, 0.4)]
         assert tab.record.curves["bits"].points == [(10, 3.5)]
         assert [s.step for s in tab.record.sheets] == [0, 10]
+        assert len(tab.live.levels.bars()) == 2
         assert "“ended” came to step 10 of 10" in tab.result.text.text()
         assert tab.live.lapse.film.isEnabled()
         await begun(tab, animals, made_up, steps=2)

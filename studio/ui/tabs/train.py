@@ -387,21 +387,12 @@ class TrainTab(Tab):
 
     def look_back(self, run: RunFound) -> None:
         """Show the curves and the samples of an earlier training."""
-        self.errands.do(
-            lambda: (train_jobs.curves(run), train_jobs.sheets(run.folder)),
-            partial(self._look_back, run),
-        )
+        self.errands.do(lambda: Record.of(run), partial(self._look_back, run))
 
-    def _look_back(
-        self, run: RunFound, kept: tuple[dict[str, tuple[tuple[int, float], ...]], list[Sheet]]
-    ) -> None:
+    def _look_back(self, run: RunFound, record: Record) -> None:
         if self.runner.busy:
             return
-        curves, sheets = kept
-        self.record = record = Record(run.name, Path(run.data).stem, run.step, total=run.total)
-        for name, points in curves.items():
-            record.add(name, points)
-        record.add_sheets(sheets)
+        self.record = record
         self.live.begin(record)
         self.card.hide()
         self.show_view(_TRAINING)
@@ -430,7 +421,7 @@ class TrainTab(Tab):
         job, sheets = kept
         if self.runner.busy:
             return
-        record = Record(run.name, self._about(job), run.step, run.step, job.plan.steps)
+        record = Record(run.name, self._about(job), run.step, job.plan.steps)
         record.add_sheets(sheets)
         record.notes.append(self.tr("Goes on from step {0}").format(words.count(run.step)))
         if Path(job.data).is_dir():
@@ -514,7 +505,7 @@ class TrainTab(Tab):
             case Metric():
                 record.add(event.name, event.points)
             case Levels():
-                record.add_levels(event)
+                record.levels = event
             case Sheet():
                 record.add_sheets([event])
             case RolledBack():
@@ -667,7 +658,10 @@ class TrainTab(Tab):
         # Of a run that was gone on with by another plan, the first sheets may have fewer pictures.
         sheets = [s for s in sheets if s.pictures.shape == sheets[-1].pictures.shape]
         if len(sheets) < 2:
-            self.status.emit(self.tr("There is no film yet: samples are drawn again and again"))
+            self.status.emit(self.tr("A film needs the samples of two steps at least"))
+            return
+        if self.exports.busy:
+            self.status.emit(self.tr("Something is being saved already; a moment"))
             return
         kinds = "WebP (*.webp);;GIF (*.gif);;MP4 (*.mp4)"
         name, title = f"{self.record.name or 'training'}.webp", self.tr("Save a film")

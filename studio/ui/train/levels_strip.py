@@ -31,14 +31,12 @@ class LevelsStrip(QWidget):
         self.setMinimumSize(200, 120)
         self.setSizePolicy(QSizePolicy.Policy.Expanding, QSizePolicy.Policy.Expanding)
         self._now: Levels | None = None
-        self._first: Levels | None = None
-        self._begun = 0
 
-    def show_levels(self, now: Levels | None, first: Levels | None, begun: int = 0) -> None:
-        """The levels of the moment, and the first ones, of about the step `begun`."""
-        if now is self._now and first is self._first:
+    def show_levels(self, now: Levels | None) -> None:
+        """The levels of the moment; None where nothing is known."""
+        if now is self._now:
             return
-        self._now, self._first, self._begun = now, first, begun
+        self._now = now
         self._describe()
         self.update()
 
@@ -69,8 +67,8 @@ class LevelsStrip(QWidget):
     def _highest(self, now: Levels) -> float:
         """The loss at the top: of the bars, and of the beginning as far as it does not dwarf them."""
         high = float(np.nanmax(now.loss))
-        if self._first is not None and np.isfinite(self._first.loss).any():
-            high = max(high, min(float(np.nanmax(self._first.loss)), _MOST * high))
+        if np.isfinite(now.first).any():
+            high = max(high, min(float(np.nanmax(now.first)), _MOST * high))
         return max(high, 1e-9)
 
     def _ends(self) -> tuple[float, float]:
@@ -111,7 +109,7 @@ class LevelsStrip(QWidget):
         else:
             inside = self.rect().adjusted(0, round(_HEAD), 0, 0)
             body = self.tr("Fine detail is at the left, the whole layout at the right.")
-            drawing.empty_state(painter, inside, self.font(), self.tr("Nothing learned yet"), body)
+            drawing.empty_state(painter, inside, self.font(), self.tr("Nothing measured"), body)
         painter.end()
 
     def _paint_bars(self, painter: QPainter, bars: list[tuple[QRectF, float, float]]) -> None:
@@ -124,19 +122,17 @@ class LevelsStrip(QWidget):
 
     def _paint_first(self, painter: QPainter) -> None:
         """How it was at the beginning, a step above each bar that has learned since."""
-        now, first = self._now, self._first
-        if now is None or first is None or first is now or len(first.loss) != len(now.loss):
+        now = self._now
+        if now is None or not np.isfinite(now.first).any():
             return
         high = self._highest(now)
         painter.setPen(QPen(QColor(theme.colours().series[1]), 1.6))
-        for i, loss in enumerate(first.loss):
+        for i, loss in enumerate(now.first):
             if math.isfinite(loss) and loss <= high:
                 y = self._y(float(loss), high)
                 left, right = self._x(now.edges[i]), self._x(now.edges[i + 1])
                 painter.drawLine(QPointF(left + 1, y), QPointF(right - 1, y))
-        text, small = self.tr("at the beginning"), theme.font(self.font(), 0.85)
-        if self._begun:
-            text = self.tr("when it went on, at step {0}").format(words.count(self._begun))
+        text, small = self.tr("when first measured"), theme.font(self.font(), 0.85)
         width = QFontMetricsF(small).horizontalAdvance(text)
         painter.setFont(small)
         end = self.width() - _RIGHT

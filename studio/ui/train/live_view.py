@@ -75,7 +75,7 @@ class LiveView(QWidget):
         if not self.isVisible():
             return  # shown when it is looked at
         self.plot.show_record(record)
-        self.levels.show_levels(record.levels, record.first_levels, record.begun)
+        self.levels.show_levels(record.levels)
         self.lapse.set_steps([sheet.step for sheet in record.sheets])
         self.wall.set_memorised(record.memorised)
         self._draw_sheet()

@@ -9,11 +9,12 @@ import bisect
 import math
 from collections.abc import Iterable
 from dataclasses import dataclass, field
+from pathlib import Path
 
-import numpy as np
-
+from studio.engine import train_jobs
 from studio.engine.events import Levels
 from studio.engine.sheets import Sheet
+from studio.engine.train_jobs import RunFound
 
 _LATE, _TICK = 60.0, 0.25  # seconds of work from which the pace is taken, and between its points
 _ROOM = 100 * 2**20  # bytes of sheets; then those that stand closest go, but the first and the last
@@ -59,16 +60,24 @@ class Record:
     name: str = ""
     about: str = ""  # the plan, in a line
     step: int = 0
-    begun: int = 0  # the step that it begins or goes on at
     total: int = 0
     seen: int = 0
     seconds: float = 0.0
     curves: dict[str, Curve] = field(default_factory=dict)
     levels: Levels | None = None
-    first_levels: Levels | None = None  # how it was when it began or went on
     sheets: list[Sheet] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
     _paces: list[Point] = field(default_factory=list)
+
+    @staticmethod
+    def of(run: RunFound) -> Record:
+        """What an earlier run has left in its folder."""
+        record = Record(run.name, Path(run.data).stem, run.step, run.total)
+        for name, points in train_jobs.curves(run).items():
+            record.add(name, points)
+        record.levels = train_jobs.levels(run)
+        record.add_sheets(train_jobs.sheets(run.folder))
+        return record
 
     def advance(self, step: int, total: int, seen: int, seconds: float) -> None:
         """A step was done, after so many seconds of work."""
@@ -84,12 +93,6 @@ class Record:
     def add(self, name: str, points: Iterable[Point]) -> None:
         """Points of a curve."""
         self.curves.setdefault(name, Curve()).add(points)
-
-    def add_levels(self, levels: Levels) -> None:
-        """The newest loss by noise level; the first that is whole stays to be compared with."""
-        self.levels = levels
-        if self.first_levels is None and _whole(levels):
-            self.first_levels = levels
 
     def add_sheets(self, sheets: Iterable[Sheet]) -> None:
         """Samples of some steps; of a step that is there already, the new ones."""
@@ -133,9 +136,3 @@ class Record:
 
 def _bytes(sheet: Sheet) -> int:
     return sheet.pictures.nbytes + sheet.nearest.nbytes
-
-
-def _whole(levels: Levels) -> bool:
-    """Whether enough was seen of every level that is visited to say how it stands."""
-    visited = levels.seen[levels.seen > 0]
-    return len(visited) > 0 and float(np.median(visited)) >= 32
