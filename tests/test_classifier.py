@@ -437,8 +437,8 @@ def test_a_guided_call_costs_at_most_what_a_plain_one_does_three_times():
     with torch.no_grad():
         for i in range(30):
             for fn, kept in zip((score, guided), seconds):
-                begun = time.perf_counter()
+                begun = time.process_time()
                 fn(x, t)
-                kept.append(time.perf_counter() - begun if i else math.inf)
-    ratio = np.median(seconds[1]) / np.median(seconds[0])
+                kept.append(time.process_time() - begun if i else math.inf)
+    ratio = min(seconds[1]) / min(seconds[0])
     assert ratio < 3.2

@@ -65,7 +65,7 @@ def trying(work: Any) -> None:
     async def whole() -> None:
         engine = Engine(Setting(shelf=None, device="cpu"))
         try:
-            async with asyncio.timeout(20):
+            async with asyncio.timeout(120):
                 await work(engine)
         finally:
             await engine.close()

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import statistics
 import time
 from dataclasses import replace
 
@@ -532,8 +531,8 @@ def test_the_misfit_is_that_beside_the_border():
 
 @pytest.mark.slow
 def test_guidance_costs_no_more_than_it_must():
-    """Beside a plain run: what needs no gradient a few per cent, what does about thrice. With slack,
-    for a machine that has other things to do."""
+    """Beside a plain run: what needs no gradient a few per cent, what does about thrice. The best
+    of several, in time of this process: the machine may have other things to do."""
     from studio.weights.shelf import Shelf
 
     folder = REPOSITORY / "checkpoints" / "critters-32"
@@ -551,9 +550,9 @@ def test_guidance_costs_no_more_than_it_must():
     chosen, seconds = build("dpm2m-sde", steps=3), {name: [] for name in conditions}
     for _ in range(9):
         for name, condition in conditions.items():
-            begun = time.perf_counter()
+            begun = time.process_time()
             list(chosen.run(of, noise_for(chosen, of, count=4), condition))
-            seconds[name].append(time.perf_counter() - begun)
-    plain, put, guided = (statistics.median(v) for v in seconds.values())
+            seconds[name].append(time.process_time() - begun)
+    plain, put, guided = (min(v) for v in seconds.values())
     assert put < 1.15 * plain
     assert guided < 3.7 * plain

@@ -242,7 +242,7 @@ def test_on_an_engine_the_next_one_starts_when_the_last_has_ended(path):
         queue = Queue(path, start)
         _, _, c = (queue.put({"name": name}) for name in "abc")
         queue.jump(c)
-        async with asyncio.timeout(20):
+        async with asyncio.timeout(120):
             while queue.running is not None:
                 await asyncio.sleep(0)
         await engine.close()

@@ -71,7 +71,7 @@ def on_canvas(qapp: Any, home: Path, tiny_checkpoint: Path) -> Iterator[Callable
         host.show()
         host.tab.panel.sampler.set_value(SAMPLERS["dpm2m"](steps=4))
         try:
-            async with asyncio.timeout(30):
+            async with asyncio.timeout(120):
                 await work(host, host.tab)
         finally:
             await host.shutdown()

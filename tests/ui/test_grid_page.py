@@ -69,7 +69,7 @@ def with_page(qapp: Any) -> Callable[[Work], None]:
         page.resize(1100, 700)
         page.show()
         try:
-            async with asyncio.timeout(60):
+            async with asyncio.timeout(120):
                 await work(page)
         finally:
             page.hide()

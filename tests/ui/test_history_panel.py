@@ -80,7 +80,7 @@ def with_panel(qapp: QApplication, home: Path) -> Callable[..., None]:
         panel.refresh()
         bugs = QSignalSpy(panel.bug)
         try:
-            async with asyncio.timeout(30):
+            async with asyncio.timeout(120):
                 await settled(panel)
                 await work(panel)
         finally:

@@ -61,7 +61,7 @@ def running(
         made.show()
         made.tabs["models"].shown()
         try:
-            async with asyncio.timeout(60):
+            async with asyncio.timeout(120):
                 await work(made)
         finally:
             await made.shutdown()

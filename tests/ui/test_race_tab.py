@@ -53,7 +53,7 @@ def with_tab(
         tab.show()
         tab.shown()
         try:
-            async with asyncio.timeout(60):
+            async with asyncio.timeout(120):
                 await work(tab)
         finally:
             for runner in tab.runners():

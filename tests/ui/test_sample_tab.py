@@ -46,7 +46,7 @@ def with_tab(qapp: Any, home: Path, tiny_checkpoint: Path) -> Callable[..., None
         try:
             tab.panel.sampler.set_value(SAMPLERS["ancestral"](steps=12))
             tab.panel.count.setValue(2)
-            async with asyncio.timeout(60):
+            async with asyncio.timeout(120):
                 await work(window, tab)
         finally:
             await window.shutdown()

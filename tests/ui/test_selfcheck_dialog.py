@@ -41,7 +41,7 @@ def with_dialog(
         window = app.build(Settings())
         window.show()
         try:
-            async with asyncio.timeout(60):
+            async with asyncio.timeout(120):
                 await work(opened(window))
         finally:
             await window.shutdown()

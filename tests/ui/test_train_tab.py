@@ -160,7 +160,7 @@ def with_tab(qapp: Any, made_up: MadeUp) -> Callable[[Work], None]:
         tab.resize(1300, 820)
         tab.show()
         try:
-            async with asyncio.timeout(30):
+            async with asyncio.timeout(120):
                 await work(tab)
         finally:
             tab.closing()
@@ -646,7 +646,7 @@ def with_window(qapp: Any, made_up: MadeUp) -> Callable[[Any], None]:
         window = app.build(Settings(model="tiny"), closed)
         window.show()
         try:
-            async with asyncio.timeout(30):
+            async with asyncio.timeout(120):
                 await work(window, closed)
         finally:
             await window.shutdown()

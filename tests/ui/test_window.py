@@ -47,7 +47,7 @@ def with_window(
         window = app.build(Settings(model="tiny", rate=60.0))
         window.show()
         try:
-            async with asyncio.timeout(60):
+            async with asyncio.timeout(120):
                 await work(window)
         finally:
             await window.shutdown()
