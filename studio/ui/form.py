@@ -15,17 +15,16 @@ from PySide6.QtCore import QCoreApplication, Qt, Signal
 from PySide6.QtWidgets import (
     QCheckBox,
     QComboBox,
-    QDoubleSpinBox,
     QFormLayout,
     QLabel,
     QLineEdit,
-    QSpinBox,
     QVBoxLayout,
     QWidget,
 )
 
 from studio import spec
 from studio.errors import SpecError
+from studio.ui.fields import Number, Rows, Whole
 
 
 def told(text: str) -> str:
@@ -58,10 +57,7 @@ class Form(Editor):
         self._value = value
         self._editors: dict[str, Editor] = {}
         self._labels: dict[str, QLabel] = {}
-        rows = QFormLayout(self)
-        rows.setContentsMargins(0, 0, 0, 0)
-        rows.setFieldGrowthPolicy(QFormLayout.FieldGrowthPolicy.AllNonFixedFieldsGrow)
-        rows.setLabelAlignment(Qt.AlignmentFlag.AlignLeft | Qt.AlignmentFlag.AlignVCenter)
+        rows = Rows(self)
         kinds = spec.hints(type(value))
         for field in dataclasses.fields(value):
             if field.name in skip or not _editable(kinds[field.name]):
@@ -75,7 +71,7 @@ class Form(Editor):
                 rows.addRow(label)
                 rows.addRow(editor)
             else:
-                rows.addRow(label, editor)
+                rows.field(label, editor)
             self._editors[field.name], self._labels[field.name] = editor, label
         self._wrong = QLabel()
         self._wrong.setObjectName("problem")
@@ -227,19 +223,6 @@ class _Plain(Editor):
         self._widget.blockSignals(blocked)
 
 
-class Number(QDoubleSpinBox):
-    """A decimal number shown with no more digits than it has; steps by factors or by hundredths."""
-
-    def __init__(self, low: float, high: float) -> None:
-        super().__init__()
-        self.setDecimals(8)
-        self.setRange(low, high)
-        self.setStepType(QDoubleSpinBox.StepType.AdaptiveDecimalStepType)
-
-    def textFromValue(self, value: float) -> str:
-        return self.locale().toString(value, "g", 6)
-
-
 def _editable(kind: Any) -> bool:
     return kind in (bool, int, float, str) or (
         isinstance(kind, type) and spec.members(kind) is not None
@@ -256,13 +239,11 @@ def _editor(field: dataclasses.Field[Any], kind: Any, value: Any) -> Editor:
         box = QCheckBox()
         editor = _Plain(box, box.toggled, box.isChecked, box.setChecked)
     elif kind is int:
-        spin = QSpinBox()
+        spin = Whole()
         low, high = facts.range or (-(2**31), 2**31 - 1)
         spin.setRange(int(max(low, -(2**31))), int(min(high, 2**31 - 1)))
         spin.setStepType(
-            QSpinBox.StepType.AdaptiveDecimalStepType
-            if high > 200
-            else QSpinBox.StepType.DefaultStepType
+            Whole.StepType.AdaptiveDecimalStepType if high > 200 else Whole.StepType.DefaultStepType
         )
         editor = _Plain(spin, spin.valueChanged, spin.value, spin.setValue)
     elif kind is float:

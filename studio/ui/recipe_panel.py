@@ -10,11 +10,9 @@ from typing import Any
 from PySide6.QtCore import QSize, Qt, Signal
 from PySide6.QtWidgets import (
     QComboBox,
-    QFormLayout,
     QHBoxLayout,
     QLabel,
     QSlider,
-    QSpinBox,
     QToolButton,
     QVBoxLayout,
     QWidget,
@@ -26,7 +24,8 @@ from studio.diffusion.sampler import Sampler
 from studio.diffusion.sde import SDE
 from studio.engine.jobs import MOST_PICTURES, SampleJob
 from studio.errors import SpecError
-from studio.ui.form import Choice, Number, told
+from studio.ui.fields import Number, Rows, Whole
+from studio.ui.form import Choice, told
 from studio.ui.seed import SeedEdit
 from studio.weights import classifiers
 from studio.weights.classifiers import ClassifierInfo
@@ -195,8 +194,8 @@ class RecipePanel(QWidget):
         combo.addItem(self.tr("Own settings"), CUSTOM)
         return combo
 
-    def _count(self) -> tuple[QSpinBox, QSlider]:
-        spin, slider = QSpinBox(), QSlider(Qt.Orientation.Horizontal)
+    def _count(self) -> tuple[Whole, QSlider]:
+        spin, slider = Whole(), QSlider(Qt.Orientation.Horizontal)
         spin.setObjectName("count")
         for widget in (spin, slider):
             widget.setRange(1, MOST_PICTURES)
@@ -235,19 +234,17 @@ class RecipePanel(QWidget):
         return button
 
     def _lay_out(self) -> None:
-        self._rows = top = QFormLayout()
-        top.setFieldGrowthPolicy(QFormLayout.FieldGrowthPolicy.AllNonFixedFieldsGrow)
-        top.setLabelAlignment(Qt.AlignmentFlag.AlignLeft | Qt.AlignmentFlag.AlignVCenter)
+        self._rows = top = Rows()
         pictures = QHBoxLayout()
         pictures.addWidget(self._count_slider, 1)
         pictures.addWidget(self.count)
-        top.addRow(self.tr("Preset"), self.preset)
-        top.addRow(self.tr("Class"), self.classes)
-        top.addRow(self.tr("Classifier"), self.classifier)
-        top.addRow(self.tr("Guidance"), self.guidance)
+        top.field(self.tr("Preset"), self.preset)
+        top.field(self.tr("Class"), self.classes)
+        top.field(self.tr("Classifier"), self.classifier)
+        top.field(self.tr("Guidance"), self.guidance)
         many = self.tr("Candidates") if self._candidates else self.tr("Pictures")
-        top.addRow(many, pictures)
-        top.addRow(self.tr("Seed"), self.seed)
+        top.field(many, pictures)
+        top.field(self.tr("Seed"), self.seed)
         box = QVBoxLayout(self)
         box.setContentsMargins(0, 0, 0, 0)
         box.setSpacing(10)

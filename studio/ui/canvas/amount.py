@@ -7,7 +7,7 @@ import math
 from PySide6.QtCore import QSignalBlocker, Qt, Signal
 from PySide6.QtWidgets import QHBoxLayout, QLabel, QSlider, QWidget
 
-from studio.ui.form import Number
+from studio.ui.fields import Number
 
 HEIGHT = 34  # logical pixels, of everything in the bar
 _STEPS = 1000  # of a slider

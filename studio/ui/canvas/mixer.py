@@ -13,7 +13,7 @@ from PySide6.QtGui import QColor, QFontMetricsF, QPainter, QPaintEvent
 from PySide6.QtWidgets import QGridLayout, QLabel, QSizePolicy, QSlider, QVBoxLayout, QWidget
 
 from studio.ui import theme
-from studio.ui.form import Number
+from studio.ui.fields import Number
 
 _TICKS = 1000  # of a slider
 _FAINT, _LOUD = 0.01, 10.0  # shares between which the bar grows with the logarithm

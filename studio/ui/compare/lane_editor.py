@@ -9,11 +9,9 @@ from PySide6.QtCore import Qt, Signal
 from PySide6.QtWidgets import (
     QCheckBox,
     QComboBox,
-    QFormLayout,
     QHBoxLayout,
     QLabel,
     QPushButton,
-    QSpinBox,
     QVBoxLayout,
     QWidget,
 )
@@ -31,6 +29,7 @@ from studio.engine.race import (
 from studio.errors import SpecError
 from studio.ui.compare.lane_row import LaneRow, titles, unfit
 from studio.ui.compare.marks import LETTERS, MOST_LANES
+from studio.ui.fields import Rows, Whole
 from studio.ui.seed import SeedEdit
 from studio.weights.shelf import Entry
 
@@ -80,8 +79,8 @@ class LaneEditor(QWidget):
 
     # ---- parts --------------------------------------------------------------------------------
 
-    def _terms(self) -> tuple[QComboBox, QSpinBox]:
-        combo, amount = QComboBox(), QSpinBox()
+    def _terms(self) -> tuple[QComboBox, Whole]:
+        combo, amount = QComboBox(), Whole()
         combo.setObjectName("terms")
         combo.setAccessibleName(self.tr("Terms"))
         for key, text, tip in (
@@ -111,8 +110,8 @@ class LaneEditor(QWidget):
         amount.hide()
         return combo, amount
 
-    def _count(self) -> QSpinBox:
-        spin = QSpinBox()
+    def _count(self) -> Whole:
+        spin = Whole()
         spin.setObjectName("count")
         spin.setAccessibleName(self.tr("Pictures"))
         spin.setToolTip(self.tr("How many pictures in each lane"))
@@ -144,13 +143,11 @@ class LaneEditor(QWidget):
         terms = QHBoxLayout()
         terms.addWidget(self.terms, 1)
         terms.addWidget(self.amount)
-        form = QFormLayout()
-        form.setFieldGrowthPolicy(QFormLayout.FieldGrowthPolicy.AllNonFixedFieldsGrow)
-        form.setLabelAlignment(Qt.AlignmentFlag.AlignLeft | Qt.AlignmentFlag.AlignVCenter)
-        form.addRow(self.tr("Terms"), terms)
-        form.addRow(self.tr("Pictures"), self.count)
-        form.addRow(self.tr("Seed"), self.seed)
-        form.addRow(self.tr("Together in"), self.sync)
+        form = Rows()
+        form.field(self.tr("Terms"), terms)
+        form.field(self.tr("Pictures"), self.count)
+        form.field(self.tr("Seed"), self.seed)
+        form.field(self.tr("Together in"), self.sync)
         title = QLabel(self.tr("Lanes"))
         title.setProperty("role", "heading")
         box = QVBoxLayout(self)

@@ -9,7 +9,6 @@ from PySide6.QtCore import QCoreApplication, QSize, Qt, Signal
 from PySide6.QtGui import QStandardItemModel
 from PySide6.QtWidgets import (
     QComboBox,
-    QFormLayout,
     QFrame,
     QHBoxLayout,
     QSizePolicy,
@@ -23,7 +22,8 @@ from studio.diffusion.sampler import Sampler
 from studio.engine.race import Lane
 from studio.ui import theme
 from studio.ui.compare.marks import LETTERS, Chip
-from studio.ui.form import Choice, Number, told
+from studio.ui.fields import Number, Rows
+from studio.ui.form import Choice, told
 from studio.weights.shelf import Entry
 
 
@@ -69,10 +69,9 @@ class LaneRow(QFrame):
         top.addWidget(self.chip)
         top.addWidget(self.model, 1)
         top.addWidget(self.remove)
-        self._class_rows = QFormLayout()
-        self._class_rows.setFieldGrowthPolicy(QFormLayout.FieldGrowthPolicy.AllNonFixedFieldsGrow)
-        self._class_rows.addRow(self.tr("Class"), self.classes)
-        self._class_rows.addRow(self.tr("Guidance"), self.guidance)
+        self._class_rows = Rows()
+        self._class_rows.field(self.tr("Class"), self.classes)
+        self._class_rows.field(self.tr("Guidance"), self.guidance)
         self.body = QWidget()
         body = QVBoxLayout(self.body)
         body.setContentsMargins(0, 2, 0, 2)

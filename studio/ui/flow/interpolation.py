@@ -11,7 +11,6 @@ from PySide6.QtCore import QSize, Qt, QTimer
 from PySide6.QtGui import QPixmap
 from PySide6.QtWidgets import (
     QButtonGroup,
-    QFormLayout,
     QHBoxLayout,
     QLabel,
     QMenu,
@@ -36,6 +35,7 @@ from studio.engine.flow_jobs import (
 from studio.errors import SpecError
 from studio.spec import option
 from studio.ui import drawing, theme
+from studio.ui.fields import Rows
 from studio.ui.flow.tool import Temperature, Tool, heading, muted, tool_button
 from studio.ui.flow.well import Well
 from studio.ui.form import Form
@@ -192,9 +192,9 @@ class Interpolation(Tool):
         box.addLayout(self._kind_row)
         box.addWidget(pages)
         box.addWidget(self.swap_button)
-        rows = QFormLayout()
-        rows.addRow(self.tr("Class"), self.classes)
-        rows.addRow(self.tr("Temperature"), self.temperature)
+        rows = Rows()
+        rows.field(self.tr("Class"), self.classes)
+        rows.field(self.tr("Temperature"), self.temperature)
         box.addLayout(rows)
         box.addWidget(self.form)
         box.addStretch()
@@ -210,11 +210,10 @@ class Interpolation(Tool):
 
     def _seed_page(self) -> QWidget:
         page = QWidget()
-        rows = QFormLayout(page)
-        rows.setContentsMargins(0, 0, 0, 0)
+        rows = Rows(page)
         for text, edit in zip((self.tr("From seed"), self.tr("To seed")), self.seeds):
             edit.line.setAccessibleName(text)
-            rows.addRow(text, edit)
+            rows.field(text, edit)
         return page
 
     def _view(self) -> QWidget:

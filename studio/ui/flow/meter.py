@@ -12,7 +12,6 @@ from typing import Any
 import numpy as np
 from PySide6.QtCore import Qt, QTimer
 from PySide6.QtWidgets import (
-    QFormLayout,
     QHBoxLayout,
     QLabel,
     QMenu,
@@ -34,6 +33,7 @@ from studio.engine.flow_jobs import (
 )
 from studio.errors import SpecError
 from studio.spec import option
+from studio.ui.fields import Rows
 from studio.ui.flow.panes import Panes
 from studio.ui.flow.plot import Bits, BitsPlot
 from studio.ui.flow.ranking import Ranked, Ranking
@@ -170,8 +170,8 @@ class Meter(Tool):
         )
         for well in self.wells:
             box.addWidget(well)
-        rows = QFormLayout()
-        rows.addRow(self.tr("Class"), self.classes)
+        rows = Rows()
+        rows.field(self.tr("Class"), self.classes)
         box.addLayout(rows)
         box.addWidget(self.form)
         box.addStretch()

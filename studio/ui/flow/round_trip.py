@@ -7,7 +7,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
-from PySide6.QtWidgets import QFormLayout, QLabel, QMenu, QToolButton, QVBoxLayout, QWidget
+from PySide6.QtWidgets import QLabel, QMenu, QToolButton, QVBoxLayout, QWidget
 
 from studio import recipes
 from studio.engine.events import Event, Picture
@@ -22,6 +22,7 @@ from studio.engine.flow_jobs import (
     Trip,
 )
 from studio.errors import SpecError
+from studio.ui.fields import Rows
 from studio.ui.flow.panes import Panes
 from studio.ui.flow.tool import Temperature, Tolerance, Tool, heading, muted, tool_button
 from studio.ui.flow.well import Well
@@ -93,9 +94,9 @@ class RoundTrip(Tool):
             )
         )
         box.addWidget(self.well)
-        rows = QFormLayout()
-        rows.addRow(self.tr("Class"), self.classes)
-        rows.addRow(self.tr("Temperature"), self.temperature)
+        rows = Rows()
+        rows.field(self.tr("Class"), self.classes)
+        rows.field(self.tr("Temperature"), self.temperature)
         box.addLayout(rows)
         box.addWidget(self.form)
         box.addWidget(self.save_button)

@@ -28,7 +28,7 @@ from studio.paths import atomic
 from studio.spec import option
 from studio.ui import theme
 from studio.ui.dialogs import ErrorBox
-from studio.ui.form import Number
+from studio.ui.fields import Number
 from studio.ui.page import columns, controls
 from studio.ui.runner import Runner
 from studio.ui.session import Session

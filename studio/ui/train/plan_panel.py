@@ -14,7 +14,6 @@ from PySide6.QtWidgets import (
     QFormLayout,
     QLabel,
     QLineEdit,
-    QSpinBox,
     QToolButton,
     QVBoxLayout,
     QWidget,
@@ -25,6 +24,7 @@ from studio.diffusion.score import Published
 from studio.errors import SpecError
 from studio.training.plan import PRESETS, Training, usual_rate
 from studio.training.sizes import GROWN
+from studio.ui.fields import Rows, Whole
 from studio.ui.form import Form, told
 from studio.weights.model import ModelInfo
 from studio.weights.shelf import Entry
@@ -99,7 +99,7 @@ class PlanPanel(QWidget):
         self.name.setAccessibleName(self.tr("Name of the result"))
         self.name.setPlaceholderText(self.tr("Named after the folder"))
         self.name.setToolTip(self.tr("What the model will be called on the shelf"))
-        self.every = QSpinBox()
+        self.every = Whole()
         self.every.setObjectName("sampleEvery")
         self.every.setRange(0, 10**7)
         self.every.setSingleStep(50)
@@ -119,10 +119,7 @@ class PlanPanel(QWidget):
         return combo
 
     def _lay_out(self) -> None:
-        top = QFormLayout()
-        top.setContentsMargins(0, 0, 0, 0)
-        top.setFieldGrowthPolicy(QFormLayout.FieldGrowthPolicy.AllNonFixedFieldsGrow)
-        top.setLabelAlignment(Qt.AlignmentFlag.AlignLeft | Qt.AlignmentFlag.AlignVCenter)
+        top = Rows()
         for words, widget in (
             (self.tr("Start from"), self.start),
             (self.tr("Name"), self.name),
@@ -131,7 +128,7 @@ class PlanPanel(QWidget):
             label = QLabel(words)
             label.setBuddy(widget)
             label.setToolTip(widget.toolTip())
-            top.addRow(label, widget)
+            top.field(label, widget)
         self.more = QToolButton()
         self.more.setObjectName("allSettings")
         self.more.setText(self.tr("All settings"))
@@ -145,9 +142,8 @@ class PlanPanel(QWidget):
         self.fold = QWidget()
         inside = QVBoxLayout(self.fold)
         inside.setContentsMargins(0, 0, 0, 0)
-        every = QFormLayout()
-        every.setContentsMargins(0, 0, 0, 0)
-        every.addRow(QLabel(self.tr("Samples every")), self.every)
+        every = Rows()
+        every.field(self.tr("Samples every"), self.every)
         self.grow = QCheckBox()
         self.grow.setObjectName("growModel")
         self.grow.setToolTip(
