@@ -149,7 +149,8 @@ def _read(
 
 @dataclass(frozen=True)
 class RunFound:
-    """An earlier run: how far it came, when that was (seconds since 1970), and whether it can go on."""
+    """An earlier run: how far it came, when that was (seconds since 1970), whether it can go on, and how
+    many pictures it has seen."""
 
     name: str
     step: int
@@ -159,6 +160,7 @@ class RunFound:
     resumable: bool
     data: str
     folder: Path
+    seen: int = 0
 
 
 def runs() -> list[RunFound]:
@@ -184,16 +186,18 @@ def _found(folder: Path) -> RunFound | None:
     rows = log.Log(folder, run.step).rows
     loss = rows[-1][1] if rows else math.nan
     goes_on = run.step < run.plan.steps and bool(where) and Path(where).exists()
-    return RunFound(folder.name, run.step, run.plan.steps, loss, when, goes_on, where, folder)
+    seen = run.step * run.plan.batch
+    return RunFound(folder.name, run.step, run.plan.steps, loss, when, goes_on, where, folder, seen)
 
 
 def curves(run: RunFound) -> dict[str, tuple[tuple[int, float], ...]]:
-    """What is kept of the loss of a run and of what was measured, (step, value) each, by the names that
-    the events of a training have."""
-    loss = log.Log(run.folder, run.step).rows
+    """What is kept of the loss and pace of a run and of what was measured, (step, value) each, by the
+    names that the events of a training have."""
+    kept = log.Log(run.folder, run.step).rows
     measured = log.Measures(run.folder, run.step).rows
     return {
-        "loss": tuple(row[:2] for row in loss),
+        "loss": tuple((step, loss) for step, loss, _, _ in kept),
+        "pace": tuple((step, pace) for step, _, pace, _ in kept),
         "held-out": tuple((step, held_out) for step, held_out, _, _ in measured),
         "bits": tuple((step, bits) for step, _, bits, _ in measured),
     }

@@ -476,6 +476,7 @@ def test_an_earlier_training_is_looked_at_again(
         assert tab.view.currentWidget() is tab.live
         assert tab.record.curves["loss"].points == [(5, 0.5), (10, 0.4)]
         assert tab.record.curves["bits"].points == [(10, 3.5)]
+        assert tab.record.last("pace") == 4
         assert [s.step for s in tab.record.sheets] == [0, 10]
         assert len(tab.live.levels.bars()) == 2
         assert "“ended” came to step 10 of 10" in tab.result.text.text()

@@ -72,7 +72,7 @@ class Record:
     @staticmethod
     def of(run: RunFound) -> Record:
         """What an earlier run has left in its folder."""
-        record = Record(run.name, Path(run.data).stem, run.step, run.total)
+        record = Record(run.name, Path(run.data).stem, run.step, run.total, run.seen)
         for name, points in train_jobs.curves(run).items():
             record.add(name, points)
         record.levels = train_jobs.levels(run)
