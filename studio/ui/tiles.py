@@ -1,7 +1,6 @@
 """Thumbnails in rows, by day, as many as there are: only those in view are laid out, drawn and fetched.
 
-The order and the headings are worked out by `by_day`, which may be called in any thread. Pictures come
-later: `wanted` names those in view that are missing, `set_images` brings them.
+The order and the headings are worked out by `by_day`, which may be called in any thread.
 """
 
 from __future__ import annotations
@@ -9,7 +8,6 @@ from __future__ import annotations
 import bisect
 import datetime
 import math
-from collections import OrderedDict
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -19,20 +17,15 @@ from PySide6.QtCore import (
     QAbstractListModel,
     QDate,
     QDateTime,
-    QEvent,
     QItemSelection,
     QItemSelectionModel,
     QLocale,
     QMimeData,
-    QModelIndex,
-    QPersistentModelIndex,
     QPoint,
     QPointF,
     QRect,
     QRectF,
-    QSize,
     Qt,
-    QTimer,
     QUrl,
     Signal,
 )
@@ -40,7 +33,6 @@ from PySide6.QtGui import (
     QColor,
     QDrag,
     QFontMetricsF,
-    QImage,
     QKeyEvent,
     QKeySequence,
     QMouseEvent,
@@ -49,24 +41,16 @@ from PySide6.QtGui import (
     QPen,
     QPixmap,
     QPolygonF,
-    QRegion,
-    QResizeEvent,
 )
-from PySide6.QtWidgets import QAbstractItemView, QListView, QWidget
+from PySide6.QtWidgets import QAbstractItemView, QWidget
 
 from studio.engine.history import Item
 from studio.ui import drawing, theme
-from studio.ui.keys import OwnKeys
+from studio.ui.thumbnails import ID, PAD, Index, Thumbnails
 
 SIDE = 72  # of a thumbnail
-_PAD = 6
-_HEADING = 28
 _STAR = 18  # of the place where a click gives a star
 _IMAGES = 800  # kept at once; those not seen for longest go
-_ID = int(Qt.ItemDataRole.UserRole)
-
-_Index = QModelIndex | QPersistentModelIndex
-_Action = QAbstractItemView.CursorAction
 
 
 @dataclass(frozen=True)
@@ -92,7 +76,7 @@ def by_day(items: Sequence[Item]) -> list[Day]:
     return [Day(*day) for day in zip(dates, starts, [*starts[1:], len(items)])]
 
 
-class Tiles(OwnKeys, QListView):
+class Tiles(Thumbnails):
     """Click or Enter opens, S gives a star, Delete removes, Ctrl+S saves; several can be selected, and
     dragged out as files. `path` is the file of a result. Signals carry ids."""
 
@@ -101,32 +85,21 @@ class Tiles(OwnKeys, QListView):
     remove_requested = Signal(list)
     save_requested = Signal(str)
     undo_requested = Signal()
-    wanted = Signal(list)
+
+    heading = 28
 
     def __init__(self, path: Callable[[str], Path], parent: QWidget | None = None) -> None:
-        super().__init__(parent)
+        super().__init__(SIDE, 0.85, _IMAGES, parent)
         self._path = path
         self._results = _Results(self)
-        self._images: OrderedDict[str, QImage] = OrderedDict()
         self._days: list[Day] = []
         self._tops: list[int] = []
-        self._columns, self._cell, self._height = 1, QSize(1, 1), 0
-        self._hovered = -1
         self._pressed = -1
-        self._empty = "", ""
         self._fonts = self.font(), self.font()
-        self._late = QTimer(self, singleShot=True, interval=15)
-        self._late.timeout.connect(self._want)
         self.setObjectName("historyTiles")
         self.setModel(self._results)
-        self.setSelectionMode(QAbstractItemView.SelectionMode.ExtendedSelection)
-        self.setEditTriggers(QAbstractItemView.EditTrigger.NoEditTriggers)
-        self.setVerticalScrollMode(QAbstractItemView.ScrollMode.ScrollPerPixel)
-        self.setHorizontalScrollBarPolicy(Qt.ScrollBarPolicy.ScrollBarAlwaysOff)
         self.setDragEnabled(True)
         self.setDragDropMode(QAbstractItemView.DragDropMode.DragOnly)
-        self.setMouseTracking(True)
-        self.setMinimumSize(SIDE + 40, SIDE + 60)
         self.setAccessibleName(self.tr("History"))
 
     # ---- what is shown ------------------------------------------------------------------------
@@ -134,42 +107,17 @@ class Tiles(OwnKeys, QListView):
     def set_items(self, items: list[Item], days: list[Day]) -> None:
         """Show these, of which `days` are the days. What is selected stays so if it is there."""
         current, selected = self.current(), set(self.selected())
-        self._results.show_items(items)
         self._days = days
+        self._results.show_items(items)
         self._hovered = -1
         self._lay_out()
         if current or selected:
             self._select_again(current, selected)
         self._late.start()
 
-    def set_images(self, images: dict[str, QImage]) -> None:
-        """Thumbnails that were wanted."""
-        for id, image in images.items():
-            self._images[id] = image
-            self._images.move_to_end(id)
-        while len(self._images) > max(_IMAGES, 2 * len(images)):
-            self._images.popitem(last=False)
-        self.viewport().update()
-
-    def set_empty_text(self, title: str, body: str) -> None:
-        """What is said while there is nothing."""
-        self._empty = title, body
-        self.viewport().update()
-
     @property
     def items(self) -> list[Item]:
         return self._results.items
-
-    def current(self) -> str:
-        """The id of the marked result; empty if there is none."""
-        index = self.currentIndex()
-        return index.data(_ID) if index.isValid() else ""
-
-    def selected(self) -> list[str]:
-        """The ids of what is selected, in their order."""
-        ranges = self.selectionModel().selection().toList()
-        rows = sorted(r for some in ranges for r in range(some.top(), some.bottom() + 1))
-        return [self.items[row].id for row in rows]
 
     def select(self, ids: Iterable[str]) -> None:
         """Select these and bring the first into view."""
@@ -208,37 +156,27 @@ class Tiles(OwnKeys, QListView):
 
     # ---- where things are ---------------------------------------------------------------------
 
-    def _lay_out(self) -> None:
-        # As if the scroll bar were there, so that the number of columns does not depend on itself.
-        bar = self.verticalScrollBar().sizeHint().width()
-        width = max(1, self.maximumViewportSize().width() - bar - _PAD)
-        line = QFontMetricsF(theme.font(self.font(), 0.85)).height()
-        self._columns = max(1, width // (SIDE + 2 * _PAD))
-        self._cell = QSize(width // self._columns, round(SIDE + 2 * _PAD + 2 + line))
+    def _arrange(self) -> int:
         self._tops, top = [], 0
         for day in self._days:
             self._tops.append(top)
             lines = -(-(day.stop - day.start) // self._columns)
-            top += _HEADING + lines * self._cell.height() + _PAD
-        self._height = top
-        self.updateGeometries()
-        self.viewport().update()
+            top += self.heading + lines * self._cell.height() + PAD
+        return top
 
     def _rect(self, row: int) -> QRect:
         """Where a result is, in the whole."""
         d = bisect.bisect_right(self._days, row, key=lambda day: day.start) - 1
         line, column = divmod(row - self._days[d].start, self._columns)
         w, h = self._cell.width(), self._cell.height()
-        return QRect(_PAD // 2 + column * w, self._tops[d] + _HEADING + line * h, w, h)
+        return QRect(PAD // 2 + column * w, self._tops[d] + self.heading + line * h, w, h)
 
     def _row_at(self, point: QPoint) -> int:
-        """The result nearest to a point of the whole; -1 if there is none at all."""
-        if not self._days:
-            return -1
+        """The result nearest to a point of the whole."""
         d = max(0, bisect.bisect_right(self._tops, point.y()) - 1)
         day = self._days[d]
-        line = max(0, (point.y() - self._tops[d] - _HEADING) // self._cell.height())
-        column = min(max(0, (point.x() - _PAD // 2) // self._cell.width()), self._columns - 1)
+        line = max(0, (point.y() - self._tops[d] - self.heading) // self._cell.height())
+        column = min(max(0, (point.x() - PAD // 2) // self._cell.width()), self._columns - 1)
         return min(day.start + line * self._columns + column, day.stop - 1)
 
     def _days_between(self, top: int, bottom: int) -> Iterator[tuple[int, Day, range]]:
@@ -249,116 +187,36 @@ class Tiles(OwnKeys, QListView):
         for at, day in zip(self._tops[first:], self._days[first:]):
             if at >= bottom:
                 return
-            above = max(0, (top - at - _HEADING) // h) * columns
-            below = max(0, -(-(bottom - at - _HEADING) // h)) * columns
+            above = max(0, (top - at - self.heading) // h) * columns
+            below = max(0, -(-(bottom - at - self.heading) // h)) * columns
             yield at, day, range(day.start + above, min(day.start + below, day.stop))
 
-    def visualRect(self, index: _Index) -> QRect:
-        if not index.isValid() or index.row() >= len(self.items):
-            return QRect()
-        return self._rect(index.row()).translated(0, -self.verticalOffset())
+    def _rows_between(self, top: int, bottom: int) -> Iterator[int]:
+        for _, _, rows in self._days_between(top, bottom):
+            yield from rows
 
-    def indexAt(self, point: QPoint) -> QModelIndex:
-        point = point + QPoint(0, self.verticalOffset())
-        row = self._row_at(point)
-        there = row >= 0 and self._rect(row).contains(point)
-        return self._results.index(row) if there else QModelIndex()
-
-    def verticalOffset(self) -> int:
-        return self.verticalScrollBar().value()
-
-    def horizontalOffset(self) -> int:
-        return 0
-
-    def scrollTo(
-        self,
-        index: _Index,
-        hint: QAbstractItemView.ScrollHint = QAbstractItemView.ScrollHint.EnsureVisible,
-    ) -> None:
-        if not index.isValid():
-            return
-        rect, bar = self._rect(index.row()), self.verticalScrollBar()
-        above, below = rect.top() - _HEADING, rect.bottom() - self.viewport().height() + 1
-        bar.setValue(min(above, max(below, bar.value())))
-
-    def doItemsLayout(self) -> None:
-        self._lay_out()
-
-    def updateGeometries(self) -> None:
-        bar, page = self.verticalScrollBar(), self.viewport().height()
-        bar.setRange(0, max(0, self._height - page))
-        bar.setPageStep(page)
-        bar.setSingleStep(24)
-
-    def resizeEvent(self, event: QResizeEvent) -> None:
-        self._lay_out()
-        self._late.start()
-
-    def scrollContentsBy(self, dx: int, dy: int) -> None:
-        self.viewport().update()
-        if not self._late.isActive():
-            self._late.start()
-
-    def sizeHint(self) -> QSize:
-        return QSize(3 * (SIDE + 2 * _PAD), 320)
-
-    def _want(self) -> None:
-        """Ask for the thumbnails in view and about it."""
-        page, top = self.viewport().height(), self.verticalOffset()
-        rows = [r for _, _, some in self._days_between(top - page, top + 2 * page) for r in some]
-        missing = [id for r in rows if (id := self.items[r].id) not in self._images]
-        if missing:
-            self.wanted.emit(missing)
+    def _missing(self, rows: Iterable[int]) -> list[str]:
+        return [id for row in rows if (id := self.items[row].id) not in self._images]
 
     # ---- moving and selecting -----------------------------------------------------------------
-
-    def moveCursor(self, action: _Action, modifiers: Qt.KeyboardModifier) -> QModelIndex:
-        if not self.items:
-            return QModelIndex()
-        row, last = self.currentIndex().row(), len(self.items) - 1
-        if row < 0:
-            return self._results.index(0)
-        page = max(1, self.viewport().height() // self._cell.height() - 1)
-        steps = {
-            _Action.MoveLeft: lambda: row - 1,
-            _Action.MovePrevious: lambda: row - 1,
-            _Action.MoveRight: lambda: row + 1,
-            _Action.MoveNext: lambda: row + 1,
-            _Action.MoveUp: lambda: self._lines_away(row, -1),
-            _Action.MoveDown: lambda: self._lines_away(row, 1),
-            _Action.MovePageUp: lambda: self._lines_away(row, -page),
-            _Action.MovePageDown: lambda: self._lines_away(row, page),
-            _Action.MoveHome: lambda: 0,
-            _Action.MoveEnd: lambda: last,
-        }
-        return self._results.index(min(max(0, steps[action]()), last))
 
     def _lines_away(self, row: int, lines: int) -> int:
         """The result `lines` below another one, headings not counted."""
         up, column = lines < 0, self._rect(row).center().x()
         for _ in range(abs(lines)):
             rect = self._rect(row)
-            beyond = rect.top() - _HEADING - _PAD - 1 if up else rect.bottom() + _HEADING + _PAD + 1
+            beyond = (
+                rect.top() - self.heading - PAD - 1
+                if up
+                else rect.bottom() + self.heading + PAD + 1
+            )
             within = rect.top() - 1 if up else rect.bottom() + 1
             for y in (within, beyond):
                 there = self._row_at(QPoint(column, y))
-                if 0 <= y < self._height and self._rect(there).top() != rect.top():
+                if 0 <= y < self._whole and self._rect(there).top() != rect.top():
                     row = there
                     break
         return row
-
-    def setSelection(self, rect: QRect, command: QItemSelectionModel.SelectionFlag) -> None:
-        offset = QPoint(0, self.verticalOffset())
-        rows = sorted(self._row_at(p + offset) for p in (rect.topLeft(), rect.bottomRight()))
-        if rows[0] >= 0:
-            ends = (self._results.index(row) for row in rows)
-            self.selectionModel().select(QItemSelection(*ends), command)
-
-    def visualRegionForSelection(self, selection: QItemSelection) -> QRegion:
-        return QRegion(self.viewport().rect())
-
-    def keyboardSearch(self, search: str) -> None:
-        """Letters are for verbs here; there is a field to search with."""
 
     def _command(self, event: QKeyEvent) -> Callable[[], Any] | None:
         if event.matches(QKeySequence.StandardKey.Undo):
@@ -388,7 +246,7 @@ class Tiles(OwnKeys, QListView):
         """Where a click gives a star, in the viewport."""
         cell = self._rect(row).translated(0, -self.verticalOffset())
         left = cell.center().x() + SIDE // 2 - _STAR + 1
-        return QRect(left, cell.top() + _PAD, _STAR, _STAR)
+        return QRect(left, cell.top() + PAD, _STAR, _STAR)
 
     def mousePressEvent(self, event: QMouseEvent) -> None:
         place, left = event.position().toPoint(), event.button() == Qt.MouseButton.LeftButton
@@ -408,19 +266,6 @@ class Tiles(OwnKeys, QListView):
         self._pressed = -1
         if pressed >= 0 and index.row() == pressed:
             self.opened.emit(self.items[pressed].id)
-
-    def mouseMoveEvent(self, event: QMouseEvent) -> None:
-        super().mouseMoveEvent(event)
-        self._hover(self.indexAt(event.position().toPoint()).row())
-
-    def leaveEvent(self, event: QEvent) -> None:
-        super().leaveEvent(event)
-        self._hover(-1)
-
-    def _hover(self, row: int) -> None:
-        if row != self._hovered:
-            self._hovered = row
-            self.viewport().update()
 
     def startDrag(self, supportedActions: Qt.DropAction) -> None:
         self._pressed = -1
@@ -459,7 +304,7 @@ class Tiles(OwnKeys, QListView):
 
     def _paint_heading(self, painter: QPainter, day: Day, top: int) -> None:
         c = theme.colours()
-        box = QRectF(_PAD + 3, top, self.viewport().width() - 2 * _PAD - 6, _HEADING)
+        box = QRectF(PAD + 3, top, self.viewport().width() - 2 * PAD - 6, self.heading)
         painter.setFont(theme.font(self.font(), 0.9, strong=True))
         painter.setPen(QColor(c.text))
         middle = Qt.AlignmentFlag.AlignVCenter
@@ -472,8 +317,8 @@ class Tiles(OwnKeys, QListView):
         c, item = theme.colours(), self.items[row]
         cell = self._rect(row).translated(0, -self.verticalOffset())
         left = cell.center().x() - SIDE // 2 + 1
-        spot = QRectF(left, cell.top() + _PAD, SIDE, SIDE)
-        box = QRectF(spot.left() - _PAD, cell.top(), SIDE + 2 * _PAD, cell.height())
+        spot = QRectF(left, cell.top() + PAD, SIDE, SIDE)
+        box = QRectF(spot.left() - PAD, cell.top(), SIDE + 2 * PAD, cell.height())
         if chosen or row == self._hovered:
             painter.setPen(Qt.PenStyle.NoPen)
             painter.setBrush(QColor(c.accent_soft if chosen else c.hover))
@@ -529,17 +374,17 @@ class _Results(QAbstractListModel):
         self.items = items
         self.endResetModel()
 
-    def rowCount(self, parent: _Index | None = None) -> int:
+    def rowCount(self, parent: Index | None = None) -> int:
         return 0 if parent is not None and parent.isValid() else len(self.items)
 
-    def flags(self, index: _Index) -> Qt.ItemFlag:
+    def flags(self, index: Index) -> Qt.ItemFlag:
         return super().flags(index) | Qt.ItemFlag.ItemIsDragEnabled
 
-    def data(self, index: _Index, role: int = Qt.ItemDataRole.DisplayRole) -> Any:
+    def data(self, index: Index, role: int = Qt.ItemDataRole.DisplayRole) -> Any:
         if not index.isValid() or index.row() >= len(self.items):
             return None
         item = self.items[index.row()]
-        if role == _ID:
+        if role == ID:
             return item.id
         if role == Qt.ItemDataRole.DisplayRole:
             return self.caption(item)

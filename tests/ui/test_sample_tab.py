@@ -93,7 +93,7 @@ async def answer(window: MainWindow, text: str) -> str:
 
 
 def long(tab: SampleTab) -> None:
-    tab.panel.sampler.set_value(SAMPLERS["ancestral"](steps=3000))
+    tab.panel.sampler.set_value(SAMPLERS["ancestral"](steps=10_000))
 
 
 # -- history ------------------------------------------------------------------------------------

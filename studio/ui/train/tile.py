@@ -10,9 +10,9 @@ from PySide6.QtGui import QColor, QFontMetricsF, QImage, QPainter, QPainterPath,
 from studio.training.choices import Crop
 from studio.training.folder import File
 from studio.ui import drawing, theme
+from studio.ui.thumbnails import PAD
 
 SIDE = 96  # of a thumbnail
-PAD = 7
 _MARK = 17.0
 
 
