@@ -313,7 +313,7 @@ def test_without_a_sampler_a_model_is_sampled_as_suits_it(run, model, home, tmp_
     info = dataclasses.replace(info, preset="balanced")
     native.save(path, info, tiny_network().state_dict())
     words = ["--steps", 1, "--out", tmp_path / "a.png"]
-    assert run("sample", "tiny", *words)[1]["sampler"]["kind"] == "ancestral"
+    assert run("sample", "tiny", *words)[1]["sampler"]["kind"] == "dpm2m-sde"
     assert run("sample", "other", *words)[1]["sampler"]["kind"] == "pc"
 
 

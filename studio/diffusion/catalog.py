@@ -27,7 +27,7 @@ SAMPLERS = family(
 
 #: What a person starts from: name -> (label, sampler).
 PRESETS: dict[str, tuple[str, Sampler]] = {
-    "quick": ("Quick", _ALONE["ancestral"](steps=24)),
+    "quick": ("Quick", _ALONE["dpm2m-sde"](steps=24)),
     "balanced": ("Balanced", PredictorCorrector(steps=100)),
     "paper": ("Paper", PredictorCorrector(steps=1000, grid=UniformTime())),
     "flow": ("Exact flow", DormandPrince()),

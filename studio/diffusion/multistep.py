@@ -51,8 +51,8 @@ class DPM2M(Predictor):
 
 @dataclass(frozen=True)
 class DPM2MSDE(Predictor):
-    """DPM-Solver++(2M) for the SDE: second order in law with one call a step. Use it for the SDE in
-    few steps.
+    """DPM-Solver++(2M) for the SDE: second order in law with one call a step. Use it first: the best
+    pictures in few steps, for fresh noise washes the network's errors out.
     """
 
     title: ClassVar[str] = "DPM-Solver++ 2M SDE"

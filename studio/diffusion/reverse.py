@@ -122,7 +122,7 @@ class ReverseDiffusion(Predictor):
 @dataclass(frozen=True)
 class Ancestral(Predictor):
     """Draws x_s given x_t and the denoised estimate; η fades the noise, 1 is DDPM, 0 is DDIM.
-    Use it for clean pictures in few steps: fresh noise washes the network's errors out.
+    Use it to see DDPM and DDIM themselves: smooth pictures in few steps.
     """
 
     title: ClassVar[str] = "Ancestral"
