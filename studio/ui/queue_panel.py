@@ -26,6 +26,7 @@ from studio.engine.history import facts
 from studio.engine.queue import Queue, Waiting
 from studio.ui import theme
 from studio.ui.keys import OwnKeys
+from studio.ui.line import Line
 
 _ID = int(Qt.ItemDataRole.UserRole)
 _ROWS = 5  # shown at once
@@ -62,7 +63,8 @@ class QueuePanel(QWidget):
         queue, waiting, offered = self.queue, self.queue.waiting(), self.queue.offered()
         count = len(waiting) + (queue.running is not None)
         self.heading.setText(self.tr("Queue ({0})").format(count) if count else self.tr("Queue"))
-        self.running.setText(told(queue.running) if queue.running else "")
+        running = told(queue.running) if queue.running else ""
+        self.running.set_text(running)
         self.running_row.setVisible(queue.running is not None)
         if queue.running != self._seen:
             self._seen = queue.running
@@ -127,9 +129,7 @@ class QueuePanel(QWidget):
         self.running_row.setObjectName("queueRunning")
         self.running_row.setToolTip(self.tr("What runs now"))
         self.icon = QLabel()
-        self.running = QLabel()
-        self.running.setTextFormat(Qt.TextFormat.PlainText)
-        self.running.setMinimumWidth(20)
+        self.running = Line()
         self.bar = QProgressBar()
         self.bar.setObjectName("queueProgress")
         self.bar.setAccessibleName(self.tr("Progress of the run under way"))

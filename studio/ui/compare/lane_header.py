@@ -7,8 +7,9 @@ from PySide6.QtWidgets import QHBoxLayout, QLabel, QMenu, QToolButton, QWidget
 
 from studio.diffusion.catalog import PRESETS
 from studio.ui import theme
-from studio.ui.compare.marks import LETTERS, Chip, Line
+from studio.ui.compare.marks import LETTERS, Chip
 from studio.ui.form import told
+from studio.ui.line import Line
 
 #: States of a lane in which it can still be stopped.
 UNDER_WAY = ("running", "waiting")
