@@ -44,7 +44,7 @@ class GridForm(QWidget):
             column.addWidget(widget)
         column.addStretch()
         self.across.set_axis(Axis("steps", ("5", "10", "20", "50")))
-        self.down.set_axis(Axis("sampler", ("dpm2m", "ancestral", "pc")))
+        self.down.set_axis(Axis("sampler", ("dpm2m-sde", "dpm2m", "pc")))
         self.panel.set_model(session.model)
         self.panel.count.setValue(1)
         for editor in (self.across, self.down, self.panel):
@@ -115,7 +115,7 @@ class GridForm(QWidget):
         fitting.sort(key=lambda name: model is None or name != model.name)
         seed = self.panel.seed.value()
         return {
-            "sampler": Offer(("dpm2m", "ancestral", "pc"), (*SAMPLERS, *PRESETS)),
+            "sampler": Offer(("dpm2m-sde", "dpm2m", "pc"), (*SAMPLERS, *PRESETS)),
             "steps": Offer(("5", "10", "20", "50")),
             "snr": Offer(("0.08", "0.16", "0.32")),
             "corrector.steps": Offer(("1", "2", "4")),
