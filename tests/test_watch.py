@@ -82,13 +82,23 @@ def test_losses_by_level_go_on_where_an_earlier_part_of_the_run_has_left_them(tm
     np.testing.assert_allclose(after.rows, watched.rows, rtol=1e-4)
 
 
-@pytest.mark.parametrize(
-    "text", ["", "low\n1\n", "a,b,c,d,e,f\n1,2,3,4,5,x\n", "\0" * 40, "h\n" + "7" * 200_000]
-)
+DAMAGED = {
+    "empty": "",
+    "of one column": "low\n1\n",
+    "no numbers": "a,b,c,d,e,f\n1,2,3,4,5,x\n",
+    "endless": "h\n0,1,1,1e400,1,1\n",
+    "unknown": "h\n0,1,1,1,nan,1\n",
+    "zeros": "\0" * 40,
+    "one long field": "h\n" + "7" * 200_000,
+}
+
+
+@pytest.mark.parametrize("text", DAMAGED.values(), ids=DAMAGED)
 def test_levels_that_are_damaged_are_no_levels(tmp_path: Path, text: str):
     (tmp_path / "levels.csv").write_text(text)
+    assert log.levels(tmp_path) == []
     watched = LevelLosses(VPSDE())
-    watched.go_on(log.levels(tmp_path))
+    watched.go_on([])
     assert not watched.seen.any()
 
 

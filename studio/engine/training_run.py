@@ -121,7 +121,8 @@ class Running:
             Measures(self.folder, trainer.step),
         )
         self.levels = LevelLosses(trainer.info.sde)
-        self.levels.go_on(levels(self.folder))
+        if trainer.step:
+            self.levels.go_on(levels(self.folder))
         self.resumed_at = trainer.step
         self.board = Board(self.folder) if terms.tensorboard and self.main else None
         self.looks = Looks(trainer, lot, self.every) if self.every else None

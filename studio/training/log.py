@@ -103,10 +103,13 @@ def levels(folder: Path) -> list[tuple[float, ...]]:
     """The rows of LevelLosses as they were kept last; none if they are not there or damaged."""
     rows: list[tuple[float, ...]] = []
     with _unreadable, (folder / LEVELS).open(encoding="utf-8") as file:
-        for line in list(csv.reader(file))[1:]:
-            low, high, loss, weight, seen, first = map(float, line)
-            rows.append((low, high, loss, weight, seen, first))
-    return rows
+        rows = [tuple(map(float, line)) for line in list(csv.reader(file))[1:]]
+    return rows if all(map(_sound, rows)) else []
+
+
+def _sound(row: tuple[float, ...]) -> bool:
+    """Whether a row of levels can be true; a loss may be unknown."""
+    return len(row) == 6 and all(abs(row[i]) < 1e15 for i in (0, 1, 3, 4)) and row[0] < row[1]
 
 
 def _keep(path: Path, names: tuple[str, ...], rows: Iterable[Sequence[float]]) -> None:
