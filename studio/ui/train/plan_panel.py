@@ -126,7 +126,6 @@ class PlanPanel(QWidget):
             (self.tr("Preset"), self.preset),
         ):
             label = QLabel(words)
-            label.setBuddy(widget)
             label.setToolTip(widget.toolTip())
             top.field(label, widget)
         self.more = QToolButton()
